@@ -1,0 +1,175 @@
+"""A Postgres URI: parsed by libpq itself, linted, redacted, built. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+from scripts.errors import UsageError
+from scripts.secret import Secret
+
+SHAPE = "postgresql://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require"
+TLS_MODES = ("require", "verify-ca", "verify-full")
+ENCODE_HINT = (
+    "percent-encode the password: python -c \"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), ''))\""
+)
+# Parameters that hold a secret or point to one: psql would need them in its argv, or they work on one machine only.
+REFUSED = ("sslpassword", "passfile", "service", "scram_client_key", "scram_server_key", "oauth_client_secret")
+# Parameters whose value is the path of a file on this machine; docker mode copies those files into its container.
+FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+
+
+@dataclass(frozen=True)
+class Dsn:
+    """A DSN taken apart. `params` are libpq's own parameters, the password excepted.
+
+    Source of the parameter names: https://www.postgresql.org/docs/current/libpq-connect.html
+    """
+
+    params: Mapping[str, str]
+    password: Secret = field(default_factory=lambda: Secret(""))
+
+    @property
+    def hosts(self) -> list[str]:
+        """What libpq connects to: host names, addresses, or folders of unix sockets; `hostaddr` wins, as in libpq."""
+        return (self.params.get("hostaddr") or self.params.get("host") or "").split(",")
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it leads to a unix socket, which no container and no other machine can reach."""
+        return any(host.startswith(("/", "@")) for host in self.hosts)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether every host is this machine: a loopback address, `localhost`, or a unix socket."""
+        return all(_is_loopback(host) for host in self.hosts)
+
+    @property
+    def needs_tls(self) -> bool:
+        """Whether the DSN insists on TLS, which the embedded psql doesn't have."""
+        return self.params.get("sslmode") in TLS_MODES
+
+    @property
+    def database(self) -> str:
+        return self.params["dbname"]
+
+    def with_host(self, host: str) -> Dsn:
+        """The same server by another name for this machine, as a container sees it."""
+        params = {key: value for key, value in self.params.items() if key != "hostaddr"}
+        return replace(self, params={**params, "host": host})
+
+    def with_params(self, **params: str) -> Dsn:
+        """The same DSN with these parameters added or changed."""
+        return replace(self, params={**self.params, **params})
+
+    def uri(self) -> Secret:
+        """The whole URI, password included, every part percent-encoded."""
+        return Secret(self._build(quote(self.password.reveal(), safe="") if self.password else None))
+
+    def without_password(self) -> str:
+        """The URI for an argv; the password travels in a PGPASSFILE."""
+        return self._build(None)
+
+    def __str__(self) -> str:
+        return self._build("****" if self.password else None)
+
+    def _build(self, password: str | None) -> str:
+        rest = dict(self.params)
+        user = quote(rest.pop("user", ""), safe="")
+        credentials = f"{user}@" if password is None else f"{user}:{password}@"
+        hosts, ports = rest.pop("host", "").split(","), rest.pop("port", "").split(",")
+        if any(host.startswith(("/", "@")) for host in hosts):
+            rest["host"] = ",".join(hosts)
+            if any(ports):
+                rest["port"] = ",".join(ports)
+            authority = ""
+        else:
+            ports = ports * len(hosts) if len(ports) == 1 else ports
+            authority = ",".join(
+                (f"[{host}]" if ":" in host else quote(host, safe="")) + (f":{port}" if port else "")
+                for host, port in zip(hosts, ports, strict=False)
+            )
+        query = "&".join(f"{key}={quote(value, safe='/')}" for key, value in rest.items() if key != "dbname")
+        return f"postgresql://{credentials}{authority}/{quote(rest.get('dbname', ''), safe='')}" + (query and f"?{query}")
+
+
+def parse(text: str, origin: str) -> Dsn:
+    """Takes a DSN apart and refuses one that can't be meant, isn't complete, or would go out without TLS.
+
+    `origin` names where it came from (a flag, a variable, a file), for the message. Raises UsageError, which lists
+    every problem at once and never holds a part of the DSN that could be a password.
+    """
+    text = text.strip()
+    problem = _lint_text(text)
+    if problem:
+        raise UsageError(f"the DSN of {origin} {problem[0]}", problem[1])
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        parsed: dict[str, Any] = conninfo_to_dict(text)
+    except ProgrammingError as error:
+        # libpq quotes what it dislikes, which may be a part of the password: say only which kind of thing it was.
+        kind = re.sub(r'["“].*', "", str(error), flags=re.S).strip().rstrip(":")
+        raise UsageError(f"the DSN of {origin} is not a URI that libpq takes: {kind}", ENCODE_HINT) from None
+    password = Secret(str(parsed.pop("password", "") or ""))
+    dsn = Dsn({key: str(value) for key, value in parsed.items() if value not in (None, "")}, password)
+    problems = _lint(dsn)
+    if problems:
+        raise UsageError(f"the DSN of {origin} {'; it '.join(problems)}", f"its shape: {SHAPE}")
+    return dsn
+
+
+def _lint_text(text: str) -> tuple[str, str] | None:
+    """What is wrong with the text before libpq may see it: (problem, hint). An unencoded password moves the parts."""
+    scheme, found, rest = text.partition("://")
+    if not found or scheme not in ("postgresql", "postgres"):
+        return "is not a Postgres URI", f"its shape: {SHAPE}"
+    if re.search(r"[\x00-\x20\x7f]", text):
+        return "holds a space or a control character", ENCODE_HINT
+    head = rest.split("?")[0]
+    if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
+        return "holds a % that begins no percent-encoded character", ENCODE_HINT
+    if rest.count("@") > 1 and "@" in rest.split("@", 1)[1].split("/")[0]:
+        return "holds an unencoded @ in its user or password", ENCODE_HINT
+    before_slash, _, after_slash = head.partition("/")
+    if "@" not in before_slash and "@" in after_slash:
+        return "seems to hold an unencoded / in its password", ENCODE_HINT
+    return None
+
+
+def _lint(dsn: Dsn) -> list[str]:
+    """Everything that is wrong with a DSN that libpq could parse, each as the end of a sentence about it."""
+    problems = []
+    missing = [name for name, key in (("user", "user"), ("host", "host"), ("database", "dbname")) if not dsn.params.get(key)]
+    if missing == ["host"] and "hostaddr" in dsn.params:
+        missing = []
+    if missing:
+        problems.append(f"isn't complete: no {', no '.join(missing)}")
+    values = [*dsn.params.values(), dsn.password.reveal()]
+    if any(re.fullmatch(r"<.*>|\$\{.*\}", value) for value in values):
+        problems.append("still holds a placeholder such as <password>")
+    if re.search(r"[\x00-\x1f\x7f]", dsn.password.reveal()):
+        problems.append("has a password with a line break or another control character, which libpq's password file can't hold")
+    refused = [key for key in REFUSED if key in dsn.params]
+    if refused:
+        problems.append(f"uses {', '.join(refused)}, which is not supported: the password belongs into the URI")
+    if "host" not in missing and not dsn.is_local:
+        if not dsn.needs_tls:
+            problems.append(f"goes to another host without TLS: add sslmode=require, or stricter ({', '.join(TLS_MODES)})")
+        if not dsn.password and "sslcert" not in dsn.params:
+            problems.append("has no password")
+    return problems
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.startswith(("/", "@")):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,42 @@
+"""What can be expected to go wrong, as exceptions that carry their own way out."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every command; CI branches on them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    PENDING = 3  # something is pending, or has drifted
+    INTERRUPTED = 130
+
+
+class OpsError(Exception):
+    """An expected failure: shown without a traceback.
+
+    `message` says what happened and why; `hint` is the next command or step, shown on a line of its own.
+    Neither may hold a secret.
+    """
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(OpsError):
+    """Flags, settings or files that can't be right, whatever the server says."""
+
+    exit_code = ExitCode.USAGE
+
+
+class Interrupted(OpsError):
+    """Ctrl-C or SIGTERM, after everything was cleaned up."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -1,0 +1,192 @@
+"""The only place that starts a process: a list of arguments in, a `Result` or a `Process` out. Never a shell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from scripts.errors import OpsError
+
+WINDOWS = os.name == "nt"
+# A process of ours gets a group of its own, so that Ctrl-C at the terminal reaches us alone and we end it in order.
+_OWN_GROUP = {"creationflags": 0x00000200} if WINDOWS else {"start_new_session": True}  # CREATE_NEW_PROCESS_GROUP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a process ended: its exit code (negative: a signal's number) and what it wrote, as text."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+def which(program: str, env: Mapping[str, str]) -> str | None:
+    """The program's path as `env`'s PATH has it, or None."""
+    return shutil.which(program, path=env.get("PATH", os.defpath))
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    user: str | None = None,
+    timeout: float | None = None,
+) -> Result:
+    """Runs a program to its end. Output goes through files, so that a daemon which it leaves behind can't hold us.
+
+    `user` (POSIX, as root) is the account to run as; `timeout` is in seconds. Raises OpsError when the program can't
+    be started or doesn't end in time. A non-zero exit is no error here: the caller knows what it means.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(
+                [str(word) for word in argv],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
+                **_OWN_GROUP,  # type: ignore[call-overload]
+            )
+        except OSError as error:
+            raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
+        try:
+            process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise OpsError(f"{argv[0]} did not answer within {timeout:g} s") from None
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        out.seek(0)
+        err.seek(0)
+        return Result(code=process.returncode, out=_text(out.read()), err=_text(err.read()))
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+class Process:
+    """A program that is talked to line by line over its pipes.
+
+    Threads read both outputs into one queue, so that neither side ever blocks on a full pipe, and Ctrl-C is noticed
+    while waiting, on Windows too.
+    """
+
+    def __init__(self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path | None = None) -> None:
+        try:
+            self._popen = subprocess.Popen(
+                [str(word) for word in argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(env),
+                cwd=cwd,
+                **_OWN_GROUP,  # type: ignore[call-overload]
+            )
+        except OSError as error:
+            raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
+        self._lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+        self._open_streams = 2
+        for name, stream in (("out", self._popen.stdout), ("err", self._popen.stderr)):
+            threading.Thread(target=self._pump, args=(name, stream), daemon=True).start()
+
+    def _pump(self, name: str, stream: IO[bytes]) -> None:
+        with contextlib.suppress(ValueError, OSError):
+            for line in stream:
+                self._lines.put((name, line.decode("utf-8", "replace").rstrip("\r\n")))
+        self._lines.put((name, None))
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def send(self, text: str) -> None:
+        """Writes to the program's standard input. A program that is gone already shows at the next `lines()`."""
+        assert self._popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError, OSError, ValueError):
+            self._popen.stdin.write(text.encode("utf-8"))
+            self._popen.stdin.flush()
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """("out" or "err", line) as they come, until both outputs are closed."""
+        while self._open_streams:
+            try:
+                name, line = self._lines.get(timeout=1.0)  # a bounded wait is one that Ctrl-C can end on Windows
+            except queue.Empty:
+                continue
+            if line is None:
+                self._open_streams -= 1
+            else:
+                yield name, line
+
+    def interrupt(self) -> None:
+        """What Ctrl-C would do to the program (psql asks its server to cancel the statement)."""
+        with contextlib.suppress(ProcessLookupError, OSError):
+            if WINDOWS:
+                self._popen.send_signal(signal.CTRL_BREAK_EVENT)  # type: ignore[attr-defined,unused-ignore]
+            else:
+                self._popen.send_signal(signal.SIGINT)
+
+    def close(self, timeout: float) -> int:
+        """Ends its input, waits up to `timeout` seconds, kills it when it is still there; returns the exit code."""
+        assert self._popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError, OSError):
+            self._popen.stdin.close()
+        try:
+            return self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            return self._popen.wait()
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A temporary folder that only its owner can enter, gone afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="postgres-serving-split-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner can read, never readable by others even for a moment."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: through every `finally`."""
+
+    def raise_interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, raise_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
