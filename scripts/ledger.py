@@ -1,0 +1,123 @@
+"""The ledger, `public.schema_migrations`: its SQL and its rows. Pure.
+
+What the table looks like is said once, in migrations/0001_schema_migrations.sql.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from scripts import __version__
+from scripts.settings import MIGRATIONS
+from scripts.sql import Migration
+
+TABLE = "public.schema_migrations"
+DEFINITION = MIGRATIONS / "0001_schema_migrations.sql"
+# The first 8 bytes of sha256("public.schema_migrations") as a signed number: any constant does, if no one else has it.
+LOCK_KEY = 249420391889604208
+
+FACTS = f"""SELECT json_build_object(
+  'version', current_setting('server_version'), 'database', current_database(), 'user', session_user,
+  'ledger', to_regclass('{TABLE}') IS NOT NULL,
+  'current', EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass('{TABLE}') AND attname = 'state' AND NOT attisdropped))"""
+# As JSON, whatever columns there are: an older ledger has but two.
+ROWS = f"SELECT to_jsonb(m) FROM {TABLE} AS m"
+TRY_LOCK = f"SELECT pg_try_advisory_lock({LOCK_KEY})"
+LOCK_HOLDER = f"""SELECT json_build_object(
+    'pid', a.pid, 'user', a.usename, 'client', coalesce(host(a.client_addr), 'a unix socket'),
+    'since', date_trunc('second', a.backend_start))
+  FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+  WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (l.classid::bigint << 32) | l.objid::bigint = {LOCK_KEY} AND l.objsubid = 1"""
+INVALID_INDEXES = """SELECT json_build_object('name', c.relname, 'qualified', format('%I.%I', n.nspname, c.relname))
+  FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE NOT i.indisvalid ORDER BY 1::text"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a server says of itself and of its ledger."""
+
+    version: str
+    database: str
+    user: str
+    ledger: bool  # whether the table exists
+    current: bool  # whether it has today's columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of the ledger; what an older ledger doesn't know is None."""
+
+    version: str
+    state: str = "applied"
+    name: str | None = None
+    checksum: str | None = None
+    applied_at: str | None = None
+    applied_by: str | None = None
+    duration_ms: int | None = None
+
+    @property
+    def number(self) -> int | None:
+        """The version as a number; None for a row that another tool wrote."""
+        match = re.match(r"[0-9]+(?![0-9A-Za-z])", self.version.replace("_", "-"))
+        return int(match.group()) if match else None
+
+
+def literal(value: str | None) -> str:
+    """A value as an SQL literal, with standard_conforming_strings on."""
+    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
+
+
+def facts(lines: Iterable[str]) -> Facts:
+    """The answer to FACTS."""
+    return Facts(**json.loads("".join(lines)))
+
+
+def rows(lines: Iterable[str]) -> list[Row]:
+    """The answer to ROWS."""
+    known = Row.__dataclass_fields__.keys()
+    return [Row(**{key: value for key, value in json.loads(line).items() if key in known}) for line in lines]
+
+
+def _row(migration: Migration, state: str, revision: str | None) -> str:
+    duration = "(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::pg_catalog.int8"
+    values = [
+        literal(migration.version),
+        literal(migration.name),
+        literal(migration.checksum),
+        "pg_catalog.now()",
+        "SESSION_USER",
+        duration if state == "applied" else "NULL",
+        literal(state),
+        literal(__version__),
+        literal(revision),
+    ]
+    columns = "version, name, checksum, applied_at, applied_by, duration_ms, state, tool_version, git_revision"
+    return f"INSERT INTO {TABLE} ({columns}) VALUES ({', '.join(values)})"
+
+
+def applied(migration: Migration, revision: str | None) -> str:
+    """Records a file in the transaction that ran it."""
+    return _row(migration, "applied", revision)
+
+
+def started(migration: Migration, revision: str | None) -> str:
+    """Records that a no-transaction file begins; a row that says so already is taken over."""
+    update = "name, checksum, applied_at, applied_by, state, tool_version, git_revision"
+    excluded = ", ".join(f"{column} = excluded.{column}" for column in update.split(", "))
+    return (
+        f"{_row(migration, 'started', revision)} ON CONFLICT (version) DO UPDATE SET {excluded}"
+        f" WHERE schema_migrations.state = 'started'"
+    )
+
+
+def finished(migration: Migration) -> str:
+    """Records that a no-transaction file came to its end; it took from `applied_at` until now."""
+    duration = "(extract(epoch FROM pg_catalog.clock_timestamp() - applied_at) * 1000)::pg_catalog.int8"
+    version = literal(migration.version)
+    return f"UPDATE {TABLE} SET state = 'applied', duration_ms = {duration} WHERE version = {version} AND state = 'started'"

@@ -1,0 +1,317 @@
+"""A SQL file as psql sees it: statements, meta-commands, COPY data. Pure.
+
+psql finds the end of a statement, and every meta-command, on the client. Whoever wants to say before the run what a
+file will do must split it in exactly psql's way: strings, dollar quotes, nested comments, parentheses, BEGIN ATOMIC
+bodies, variables, and the data lines of COPY. Source of the rules: psqlscan.l, psqlscanslash.l and copy.c of
+PostgreSQL 14 to 18. What no reading of a file can decide is reported as a problem instead of guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_IDENT = r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*"
+_VAR = r"[A-Za-z0-9_\x80-\U0010ffff]+"  # the characters of a psql variable's name
+
+# One token of SQL. Order matters where two could match at one place, as longest-match does in psql's own lexer.
+_TOKEN = re.compile(
+    rf"""
+      (?P<space>[ \t\n\f\v]+)
+    | (?P<comment>--[^\n]*)
+    | (?P<block>/\*)
+    | (?P<estring>[eE]'(?:[^'\\]|''|\\.)*')
+    | (?P<string>'(?:[^']|'')*')
+    | (?P<quoted>"(?:[^"]|"")*")
+    | (?P<open>[eE]?'|")                                     # a quote without its end
+    | (?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$)
+    | (?P<param>\$[0-9]+)
+    | (?P<word>{_IDENT})
+    | (?P<number>[0-9][0-9A-Za-z_.]*)
+    | (?P<cast>::|:=)
+    | (?P<safevar>:'{_VAR}'|:"{_VAR}"|:\{{\?{_VAR}\}})
+    | (?P<var>:{_VAR})
+    | (?P<literal>\\[;:])                                    # \; joins two statements into one message
+    | (?P<meta>\\)
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_BLOCK_EDGE = re.compile(r"/\*|\*/")
+_META_NAME = re.compile(r"[^ \t\n\f\v\\]*")
+_WHOLE_LINE = frozenset({"copy", "!", "h", "help", "ef", "ev", "sf", "sv"})  # their argument is the rest of the line
+# Meta-commands that send what stands before them, as a semicolon does.
+_SENDERS = frozenset({"g", "gx", "gset", "gexec", "gdesc", "crosstabview", "crosstab", "watch"})
+_END_OF_DATA = re.compile(r"^\\\.$", re.MULTILINE)
+_MENTION = re.compile(rf""":['"]?({_VAR})|:\{{\?({_VAR})""")
+CONDITIONALS = frozenset({"if", "elif", "else", "endif"})
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One SQL statement: its first words in upper case (comments skipped) and where it stands."""
+
+    words: tuple[str, ...]
+    line: int
+    end_line: int
+    start: int  # offset of its first character
+    end: int  # offset behind its last character, the terminator included
+    depth: int  # how many \if it stands in
+    copies_stdin: bool = False
+    plain: bool = True  # made of words alone, as BEGIN and COMMIT WORK are
+
+
+@dataclass(frozen=True)
+class Meta:
+    """One meta-command: its name without the backslash, and its argument text as written."""
+
+    name: str
+    args: str
+    line: int
+    start: int  # offset of its backslash
+    depth: int
+
+
+@dataclass
+class Lexed:
+    """What a file is made of."""
+
+    items: list[Statement | Meta] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)  # (line, what psql and we could see differently)
+    raw_variables: list[tuple[int, str]] = field(default_factory=list)  # (line, name) of :name put into SQL unquoted
+    variables: set[str] = field(default_factory=set)  # every psql variable that SQL or an argument mentions
+
+    @property
+    def statements(self) -> Iterator[Statement]:
+        """The SQL statements alone, in order."""
+        return (item for item in self.items if isinstance(item, Statement))
+
+    @property
+    def metas(self) -> Iterator[Meta]:
+        """The meta-commands alone, in order."""
+        return (item for item in self.items if isinstance(item, Meta))
+
+
+def lex(text: str) -> Lexed:
+    """Splits a file's text, line ends normalised to LF, into statements and meta-commands."""
+    return _Lexer(text).run()
+
+
+class _Lexer:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.out = Lexed()
+        self.depth = 0  # of \if
+        self._line_at = (0, 1)
+        self._batch: list[Statement] = []  # ended by \; and not sent yet
+        self._data_due: list[int] = []  # lines of what was sent and now reads data, from the next line on
+        self._begin_statement()
+
+    def _begin_statement(self) -> None:
+        self.start: int | None = None  # offset of the first token, a block comment included (psql sends it)
+        self.content = False  # whether there is more than comments
+        self.words: list[str] = []
+        self.plain = True
+        self.parens = 0
+        self.routine = False  # CREATE [OR REPLACE] FUNCTION or PROCEDURE, whose BEGIN ATOMIC body keeps its semicolons
+        self.begins = 0  # open BEGIN ATOMIC bodies and CASEs in them
+        self.copy = ""  # of a COPY: "", then "COPY", then "FROM", then "STDIN" as the words come by
+
+    def _line(self, offset: int) -> int:
+        """The 1-based line of an offset. Offsets mostly rise, so the count goes on from the last one."""
+        before, line = self._line_at
+        if offset < before:
+            return self.text.count("\n", 0, offset) + 1
+        line += self.text.count("\n", before, offset)
+        self._line_at = (offset, line)
+        return line
+
+    def _problem(self, offset: int, what: str) -> None:
+        self.out.problems.append((self._line(offset), what))
+
+    def run(self) -> Lexed:
+        text, size = self.text, len(self.text)
+        while self.at < size:
+            token = _TOKEN.match(text, self.at)
+            assert token is not None  # `other` matches anything
+            kind, value, start = token.lastgroup or "", token.group(), self.at
+            self.at = token.end()
+            if kind == "comment":
+                continue
+            if kind == "space":
+                if self._data_due and "\n" in value:
+                    self.at = start + value.index("\n") + 1
+                    self._skip_data()
+                continue
+            if self._data_due:
+                self._problem(start, "text behind COPY ... FROM STDIN on the same line: psql reads the data first")
+                self._data_due.clear()
+            if kind == "meta":
+                self._meta(start)
+            elif value == "\\;":
+                self._end_statement(start, self.at)
+            elif value == ";" and not self.parens and not self.begins:
+                self._end_statement(start, self.at)
+                self._send()
+            else:
+                if self.start is None:
+                    self.start = start
+                self._part(kind, value, start)
+        if self.start is not None:
+            if self.begins:
+                self._problem(self.start, "a BEGIN inside CREATE FUNCTION or PROCEDURE has no END")
+            elif self.parens:
+                self._problem(self.start, "a parenthesis is not closed")
+            self._end_statement(size, size)
+        self._send()
+        self._skip_data()
+        if self.depth:
+            self._problem(size, "an \\if is not closed by \\endif")
+        return self.out
+
+    def _part(self, kind: str, value: str, start: int) -> None:
+        """Takes one token into the statement under way."""
+        if kind == "block":
+            self._block_comment(start)
+            return
+        self.content = True
+        if kind == "word":
+            self._word(value.upper())
+            return
+        self.plain = False
+        if kind == "dollar":
+            end = self.text.find(value, self.at)
+            if end < 0:
+                self._problem(start, f"the dollar quote {value} is not closed")
+            self.at = len(self.text) if end < 0 else end + len(value)
+        elif kind == "open":
+            self._problem(start, "a quote is not closed")
+            self.at = len(self.text)
+        elif kind == "number" and value[-1] in "eE" and self.text.startswith("'", self.at):
+            self._problem(start, "a number runs into a string, which versions of psql read differently")
+        elif kind == "safevar":
+            self.out.variables |= variables_in(value)
+        elif kind == "var":
+            self.out.variables.add(value[1:])
+            self.out.raw_variables.append((self._line(start), value[1:]))
+        elif value == "(":
+            self.parens += 1
+        elif value == ")" and self.parens:
+            self.parens -= 1
+
+    def _word(self, word: str) -> None:
+        if len(self.words) < 4:
+            self.words.append(word)
+            self.routine = re.match(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b", " ".join(self.words)) is not None
+        else:
+            self.plain = False
+        if self.parens:
+            return
+        if self.routine:
+            if word == "BEGIN" or (word == "CASE" and self.begins):
+                self.begins += 1
+            elif word == "END" and self.begins:
+                self.begins -= 1
+        elif self.words[0] == "COPY" and self.copy != "STDIN":
+            self.copy = word if word == "FROM" or (word == "STDIN" and self.copy == "FROM") else "COPY"
+
+    def _block_comment(self, start: int) -> None:
+        nested = 1
+        while nested:
+            edge = _BLOCK_EDGE.search(self.text, self.at)
+            if edge is None:
+                self._problem(start, "a comment is not closed")
+                self.at = len(self.text)
+                return
+            nested += 1 if edge.group() == "/*" else -1
+            self.at = edge.end()
+
+    def _end_statement(self, last: int, end: int) -> None:
+        """Records the statement under way; `last` is the offset at which psql notices its end."""
+        if self.start is not None and self.content:
+            statement = Statement(
+                words=tuple(self.words),
+                line=self._line(self.start),
+                end_line=self._line(last),
+                start=self.start,
+                end=end,
+                depth=self.depth,
+                copies_stdin=self.copy == "STDIN",
+                plain=self.plain,
+            )
+            self.out.items.append(statement)
+            self._batch.append(statement)
+        self._begin_statement()
+
+    def _send(self) -> None:
+        """psql sends what it has gathered; each COPY FROM STDIN in it then reads data."""
+        for statement in self._batch:
+            if statement.copies_stdin:
+                self._expect_data(statement.line)
+        self._batch.clear()
+
+    def _expect_data(self, line: int) -> None:
+        self._data_due.append(line)
+        if self.depth:
+            # In a branch that is skipped, psql reads the data lines as SQL and may lose its way in their quotes.
+            self.out.problems.append((line, "COPY FROM STDIN inside \\if: put it outside, or use \\copy from a file"))
+
+    def _skip_data(self) -> None:
+        """Jumps over the data of every COPY that waits, each up to its line of backslash and full stop."""
+        for line in self._data_due:
+            end = _END_OF_DATA.search(self.text, self.at)
+            if end is None:
+                self.out.problems.append((line, "the data of COPY FROM STDIN does not end with a line \\."))
+                self.at = len(self.text)
+                break
+            self.at = min(end.end() + 1, len(self.text))
+        self._data_due.clear()
+
+    def _meta(self, start: int) -> None:
+        found = _META_NAME.match(self.text, self.at)
+        assert found is not None  # it matches the empty string
+        name, args_from = found.group(), found.end()
+        if not name and self.text.startswith("\\", args_from):  # `\\` only separates
+            self.at = args_from + 1
+            return
+        line_end = self.text.find("\n", args_from)
+        line_end = len(self.text) if line_end < 0 else line_end
+        self.at = line_end if name in _WHOLE_LINE else self._end_of_args(args_from, line_end)
+        args = self.text[args_from : self.at].strip()
+        if name in CONDITIONALS and self.content:
+            self._problem(start, f"\\{name} in the middle of a statement")
+        if name == "endif":
+            self.depth = max(0, self.depth - 1)
+        if name in _SENDERS:
+            self._end_statement(start, start)
+            self._send()
+        self.out.variables |= variables_in(args)
+        self.out.items.append(Meta(name, args, self._line(start), start, self.depth))
+        if name == "if":
+            self.depth += 1
+        if name == "copy" and re.search(r"\bfrom\s+stdin\b", args, re.IGNORECASE):
+            self._expect_data(self._line(start))
+
+    def _end_of_args(self, at: int, line_end: int) -> int:
+        """Where a meta-command's arguments end: at the line's end or at the next backslash outside quotes."""
+        quote = ""
+        while at < line_end:
+            char = self.text[at]
+            if quote:
+                if char == "\\" and quote == "'":
+                    at += 1
+                elif char == quote:
+                    quote = ""
+            elif char in "'\"`":
+                quote = char
+            elif char == "\\":
+                return at
+            at += 1
+        return line_end
+
+
+def variables_in(args: str) -> set[str]:
+    """The names of the psql variables that :name, :'name', :"name" or :{?name} in an argument mention."""
+    return {name for pair in _MENTION.findall(args) for name in pair if name}

@@ -1,0 +1,308 @@
+"""Applies migrations: observe -> plan -> apply -> re-check, in one psql session.
+
+The plan is made twice: before the lock, so that nothing is written when a file is wrong and nothing is locked when
+nothing is pending; and again under the lock, from the ledger as the runner before us left it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts import ledger, lexer, psql, safety, shell, sql
+from scripts.console import Console
+from scripts.errors import OpsError
+from scripts.ledger import Facts
+from scripts.plan import Plan, State, make_plan
+from scripts.psql import Message, PsqlError, Session, Step
+from scripts.safety import Checked
+from scripts.settings import MIGRATIONS
+from scripts.sql import Folder, Migration
+from scripts.target import Target
+
+LEDGER_FILE = ".ledger/0001_schema_migrations.sql"  # where the ledger's own definition is staged, beside the folder's files
+_NEEDS_NO_TRANSACTION = "25001"  # SQLSTATE active_sql_transaction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the flags of `invoke migrate` say; times in seconds."""
+
+    folder: Path = MIGRATIONS
+    to: str | None = None
+    plan_only: bool = False
+    wait: float = 0.0
+    lock_wait: float = 300.0
+    allow_out_of_order: bool = False
+    resume: bool = False
+
+
+def run(target: Target, options: Options, console: Console) -> None:
+    """Applies what is pending. Raises OpsError; what was applied before stays, and running it again goes on from there."""
+    folder = sql.read_folder(options.folder)
+    _Runner(target, options, console, folder).run()
+
+
+class _Runner:
+    """One run: what it was asked, and what it has found so far."""
+
+    def __init__(self, target: Target, options: Options, console: Console, folder: Folder) -> None:
+        self.target = target
+        self.options = options
+        self.console = console
+        self.folder = folder
+        self.again = " ".join(filter(None, ["invoke migrate", target.flags, _folder_flag(options.folder)]))
+        self.checked: dict[str, Checked] = {}
+        self.current: Migration | None = None
+
+    def run(self) -> None:
+        self.console.say(f"target: {self.target.dsn}")
+        try:
+            self.target.ask(
+                self._work,
+                wait=self.options.wait,
+                on_message=self._show_message,
+                on_output=lambda line: self.console.say(f"  {line}"),
+            )
+        except KeyboardInterrupt:
+            if self.current is not None:
+                self.console.note(f"interrupted in {self.current.file}: {self._fate(self.current)}")
+            raise
+
+    def _work(self, session: Session) -> None:
+        facts = ledger.facts(session.query(ledger.FACTS))
+        plan = self._plan(session, facts.ledger)
+        if not plan.pending:
+            self._say_nothing_pending(facts, plan)
+        elif self.options.plan_only:
+            self._show_plan(plan)
+        else:
+            self._lock(session)
+            facts = ledger.facts(session.query(ledger.FACTS))
+            plan = self._plan(session, facts.ledger)
+            self._refuse_started(session, plan)
+            if not plan.pending:  # another runner did it while we waited
+                self._say_nothing_pending(facts, plan)
+                return
+            self._apply(session, facts, plan)
+
+    def _plan(self, session: Session, ledger_exists: bool) -> Plan:
+        rows = ledger.rows(session.query(ledger.ROWS)) if ledger_exists else []
+        plan = make_plan(self.folder, rows, to=self.options.to, allow_out_of_order=self.options.allow_out_of_order)
+        problems = list(plan.problems)
+        for migration in plan.pending:
+            if migration.file not in self.checked:
+                self.checked[migration.file] = safety.check(migration, self.folder.path)
+            problems += self.checked[migration.file].problems
+        if problems:
+            count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+            listed = "\n".join(f"  {problem}" for problem in problems)
+            raise OpsError(
+                f"{count} in {self.folder.path}; nothing was applied:\n{listed}",
+                f"mend the files (rules: migrations/README.md), then: {self.again}",
+            )
+        return plan
+
+    def _lock(self, session: Session) -> None:
+        """Waits for the advisory lock by trying again and again, each try a statement of its own.
+
+        A runner that blocked in pg_advisory_lock would hold a snapshot, for which CREATE INDEX CONCURRENTLY in another
+        runner waits: a deadlock (golang-migrate #960, flyway #1654).
+        """
+        deadline = time.monotonic() + self.options.lock_wait
+        pause, told = 0.02, False
+        while session.query(ledger.TRY_LOCK) != ["t"]:
+            if not told:
+                self.console.note(f"waiting for another runner: {self._lock_holder(session)}")
+                told = True
+            if time.monotonic() > deadline:
+                raise OpsError(
+                    f"another runner has held the lock for {self.options.lock_wait:g} s: {self._lock_holder(session)}",
+                    f"wait longer: {self.again} --lock-wait {max(600, round(self.options.lock_wait * 2))}",
+                )
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 1.5, 0.5)
+
+    @staticmethod
+    def _lock_holder(session: Session) -> str:
+        for line in session.query(ledger.LOCK_HOLDER):
+            holder = json.loads(line)
+            return f"PID {holder['pid']}, user {holder['user']}, from {holder['client']}, since {holder['since']}"
+        return "it has just ended"
+
+    def _refuse_started(self, session: Session, plan: Plan) -> None:
+        """A row that still says `started` under the lock is of a run that was cut off: no one else is at work."""
+        if not plan.started:
+            return
+        indexes = self._broken_indexes(session, [entry.migration for entry in plan.started if entry.migration])
+        if self.options.resume:
+            for name in indexes:
+                statement = f"DROP INDEX CONCURRENTLY {name}"
+                self.console.say(f"{statement};  -- INVALID, left by the run that was cut off")
+                session.query(statement)
+            return
+        first = plan.started[0]
+        row = first.row
+        assert row is not None  # `started` is what its row says
+        left = f"\n  it left INVALID indexes, which --resume drops first: {', '.join(indexes)}" if indexes else ""
+        raise OpsError(
+            f"{first.file} was started at {row.applied_at} by {row.applied_by} and has not ended: its statements ran outside a "
+            f"transaction, and some of them may stand{left}",
+            f"run it again from its beginning: {self.again} --resume",
+        )
+
+    @staticmethod
+    def _broken_indexes(session: Session, started: Sequence[Migration]) -> list[str]:
+        """The INVALID indexes that these files name, qualified and quoted."""
+        found = [json.loads(line) for line in session.query(ledger.INVALID_INDEXES)]
+        words = {word.strip('"').lower() for migration in started for word in re.findall(r'"[^"]+"|[\w$]+', migration.text)}
+        return [index["qualified"] for index in found if index["name"].lower() in words]
+
+    def _apply(self, session: Session, facts: Facts, plan: Plan) -> None:
+        revision = _git_revision(self.folder.path, self.target.env)
+        checked = [self.checked[migration.file] for migration in plan.pending]
+        texts = {path: text for item in checked for path, text in item.includes.items()}
+        texts |= {item.migration.file: item.script for item in checked}
+        if not facts.current:
+            texts[LEDGER_FILE] = sql.normalise(ledger.DEFINITION.read_bytes())
+        data = {path: (self.folder.path / path).read_bytes() for item in checked for path in item.data}
+        session.stage(texts, data)
+        if not facts.current:
+            list(session.run([Step(file=LEDGER_FILE, uses_metas=True, variables=frozenset({"ledger_is_missing"}))]))
+
+        steps = [_step(item, revision) for item in checked]
+        done: list[dict[str, Any]] = []
+        began = time.monotonic()
+        width = max(len(item.migration.file) for item in checked)
+        try:
+            with self.console.progress(len(steps)) as advance:
+                self.current = checked[0].migration
+                advance("", self.current.file)
+                for index, _ in enumerate(session.run(steps)):
+                    migration, now = checked[index].migration, time.monotonic()
+                    milliseconds = round((now - began) * 1000)
+                    done.append({"version": migration.version, "name": migration.name, "duration_ms": milliseconds})
+                    self.current = checked[index + 1].migration if index + 1 < len(checked) else None
+                    advance(f"  {migration.file.ljust(width)}  {milliseconds:>6} ms", self.current.file if self.current else "")
+                    began = now
+        except PsqlError as error:
+            raise self._explain(error, checked[len(done)], len(done), len(checked)) from None
+        self._recheck(session, checked)
+        self.console.say(
+            f"applied {len(done)} of {len(self.folder.migrations)} migrations; {facts.database} is up to date" + self._until()
+        )
+        self._document(done)
+
+    def _recheck(self, session: Session, checked: Sequence[Checked]) -> None:
+        """Reads the ledger once more: a file may have written to it itself, or put a rule or trigger on it."""
+        rows = {row.version: row for row in ledger.rows(session.query(ledger.ROWS))}
+        wrong = []
+        for migration in (item.migration for item in checked):
+            row = rows.get(migration.version)
+            if row is None or row.state != "applied" or row.checksum != migration.checksum:
+                wrong.append(migration.file)
+        if wrong:
+            raise OpsError(
+                f"the ledger does not hold what was applied: {', '.join(wrong)}."
+                f" One of the files changed {ledger.TABLE}, its rules or its triggers",
+                "find the file that names schema_migrations, and put the ledger right by hand",
+            )
+
+    def _explain(self, error: PsqlError, failed: Checked, done: int, total: int) -> OpsError:
+        """What happened, where, what was kept, and what to do next."""
+        migration = failed.migration
+        message = error.error
+        hint = f"mend {migration.file}, then: {self.again}"
+        if message is None or (not message.sqlstate and not message.file):
+            what = f"{migration.file}: psql was ended from outside or lost the server ({error.message}; exit code {error.code})"
+            hint = f"see that the server is up, then: {self.again}"
+        elif psql.GUARD_FAILED in message.text:
+            what = (
+                f"{migration.file} ended the transaction in which it ran, by a COMMIT or ROLLBACK that could not be seen "
+                "beforehand (\\gexec, a procedure). What it committed itself stays"
+            )
+        else:
+            what = _located(message, failed)
+            if message.sqlstate == _NEEDS_NO_TRANSACTION and migration.transactional:
+                hint = f"put `-- migrate: no-transaction` into the first comment of {migration.file}, then: {self.again}"
+        if not migration.transactional:
+            hint += " --resume"
+        kept = "nothing was applied before it" if not done else f"{done} file{'s' if done > 1 else ''} before it stay applied"
+        later = total - done - 1
+        rest = f"; {later} after it {'was' if later == 1 else 'were'} not started" if later else ""
+        return OpsError(f"{what}\n  kept: {self._fate(migration)}; {kept}{rest}", hint)
+
+    @staticmethod
+    def _fate(migration: Migration) -> str:
+        if migration.transactional:
+            return f"{migration.file} was rolled back whole"
+        return f"{migration.file} runs outside a transaction: what it did before stays, and its row says `started`"
+
+    def _show_message(self, message: Message) -> None:
+        place = f"{message.file}:{message.line}: " if message.file else ""
+        self.console.note(f"  {place}{message.severity}: {message.text}")
+
+    def _show_plan(self, plan: Plan) -> None:
+        for migration in plan.pending:
+            self.console.say(f"  would apply {migration.file}" + ("" if migration.transactional else "  (outside a transaction)"))
+        self.console.say(f"{len(plan.pending)} pending; nothing was written")
+        self._document([])
+
+    def _say_nothing_pending(self, facts: Facts, plan: Plan) -> None:
+        count = plan.count(State.APPLIED)
+        self.console.say(f"nothing to do: {facts.database} has all {count} migrations{self._until()}")
+        self._document([])
+
+    def _until(self) -> str:
+        return f" up to {self.options.to}" if self.options.to else ""
+
+    def _document(self, done: list[dict[str, Any]]) -> None:
+        applied = {item["version"] for item in done}
+        pending = [] if not self.options.plan_only else [name for name in self.checked if name not in applied]
+        self.console.document({"target": str(self.target.dsn), "applied": done, "pending": pending})
+
+
+def _step(checked: Checked, revision: str | None) -> Step:
+    migration = checked.migration
+    transactional = migration.transactional
+    return Step(
+        file=migration.file,
+        before=() if transactional else (ledger.started(migration, revision),),
+        after=(ledger.applied(migration, revision) if transactional else ledger.finished(migration),),
+        transactional=transactional,
+        variables=checked.variables,
+        uses_metas=checked.uses_metas,
+    )
+
+
+def _located(message: Message, failed: Checked) -> str:
+    """`file:line: ERROR: text (SQLSTATE)`, the line's text, and what the server added."""
+    text = failed.script if message.file == failed.migration.file else failed.includes.get(message.file, "")
+    line = message.line
+    for statement in lexer.lex(text).statements:
+        if statement.line <= message.line <= statement.end_line:
+            line = message.error_line(statement.line)
+    lines = text.split("\n")
+    state = f" (SQLSTATE {message.sqlstate})" if message.sqlstate else ""
+    shown = f"\n  {line} | {lines[line - 1].rstrip()}" if 0 < line <= len(lines) else ""
+    details = [extra.strip() for extra in message.extra if re.match(r"(DETAIL|HINT|CONTEXT):", extra)]
+    place = f"{message.file or failed.migration.file}:{line}"
+    return "\n  ".join([f"{place}: {message.severity}: {message.text}{state}{shown}", *details])
+
+
+def _git_revision(folder: Path, env: Mapping[str, str]) -> str | None:
+    """The commit that the files came from, where that can be known."""
+    if shell.which("git", env) is None:
+        return None
+    result = shell.run(["git", "rev-parse", "HEAD"], env=env, cwd=folder, timeout=10)
+    return result.out.strip() if result.code == 0 else None
+
+
+def _folder_flag(folder: Path) -> str:
+    return "" if folder == MIGRATIONS else f"--migrations-dir {folder}"

@@ -1,0 +1,114 @@
+"""The folder against the ledger: the state of every migration, what would run, and what stands in its way. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from scripts.errors import UsageError
+from scripts.ledger import Row
+from scripts.sql import Folder, Migration, Problem
+
+
+class State(Enum):
+    """What is to be said of one migration."""
+
+    APPLIED = "applied"
+    PENDING = "pending"
+    STARTED = "started"  # a no-transaction file whose end the ledger doesn't have
+    CHANGED = "changed"  # applied, and the file is another now
+    MISSING = "missing"  # applied, and the file is gone
+    OUT_OF_ORDER = "out of order"  # pending, and a newer one is applied
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One migration: its file, its row, or both."""
+
+    state: State
+    version: str
+    file: str
+    migration: Migration | None
+    row: Row | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All migrations in order, and those that a run would apply."""
+
+    folder: Folder
+    entries: tuple[Entry, ...]
+    pending: tuple[Migration, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def started(self) -> tuple[Entry, ...]:
+        """The no-transaction files that began and have not ended."""
+        return tuple(entry for entry in self.entries if entry.state is State.STARTED)
+
+    def count(self, state: State) -> int:
+        """How many migrations are in a state."""
+        return sum(entry.state is state for entry in self.entries)
+
+
+def make_plan(folder: Folder, rows: Sequence[Row], *, to: str | None = None, allow_out_of_order: bool = False) -> Plan:
+    """Compares the folder with the ledger's rows. Raises UsageError when `to` names no file."""
+    by_number = {row.number: row for row in rows if row.number is not None}
+    newest = max((row for row in rows if row.state == "applied" and row.number is not None), key=_number_of, default=None)
+    entries = [_entry(migration, by_number.get(migration.number), newest) for migration in folder.migrations]
+    numbers = {migration.number for migration in folder.migrations}
+    for row in rows:
+        if row.number not in numbers:
+            file = f"{row.version}_{row.name}.sql" if row.name else row.version
+            entries.append(Entry(state=State.MISSING, version=row.version, file=file, migration=None, row=row))
+    entries.sort(key=lambda entry: (_number_of(entry.row) if entry.row else int(entry.version), entry.file))
+    last = None if to is None else _last(to, folder)
+    pending = tuple(
+        entry.migration
+        for entry in entries
+        if entry.migration is not None
+        and entry.state in (State.PENDING, State.STARTED, State.OUT_OF_ORDER)
+        and (last is None or entry.migration.number <= last)
+    )
+    problems = [*folder.problems]
+    for entry in entries:
+        what = _problem(entry, newest, allow_out_of_order)
+        if what and (entry.migration is None or entry.migration in pending or entry.state is State.CHANGED):
+            problems.append(Problem(entry.file, None, what))
+    return Plan(folder=folder, entries=tuple(entries), pending=pending, problems=tuple(problems))
+
+
+def _entry(migration: Migration, row: Row | None, newest: Row | None) -> Entry:
+    if row is None:
+        behind = newest is not None and migration.number < _number_of(newest)
+        state = State.OUT_OF_ORDER if behind else State.PENDING
+    elif row.state == "started":
+        state = State.STARTED
+    elif row.checksum is not None and row.checksum != migration.checksum:  # an older ledger has no checksums
+        state = State.CHANGED
+    else:
+        state = State.APPLIED
+    return Entry(state=state, version=migration.version, file=migration.file, migration=migration, row=row)
+
+
+def _problem(entry: Entry, newest: Row | None, allow_out_of_order: bool) -> str:
+    if entry.state is State.CHANGED:
+        return "was changed after it was applied"
+    if entry.state is State.MISSING:
+        return "is applied, and its file is gone"
+    if entry.state is State.OUT_OF_ORDER and not allow_out_of_order and newest is not None:
+        return f"is pending, and the newer {newest.version} is applied already (--allow-out-of-order lets it through)"
+    return ""
+
+
+def _number_of(row: Row) -> int:
+    return -1 if row.number is None else row.number
+
+
+def _last(to: str, folder: Folder) -> int:
+    known = [migration.number for migration in folder.migrations]
+    if not (to.isascii() and to.isdigit()) or int(to) not in known:
+        newest = folder.migrations[-1].version if folder.migrations else "none"
+        raise UsageError(f"--to {to}: no migration has that version", f"the newest is {newest}; `invoke status` lists them")
+    return int(to)

@@ -1,0 +1,292 @@
+"""The only module that knows psql's words: one psql, local, dockerized or embedded, driven over its pipes.
+
+All three get the same arguments, the same empty environment and the same files under the same names, so that the same
+migrations come to the same result. The password travels in a PGPASSFILE that only its owner can read: never in an
+argv, in the environment, or in what `docker inspect` shows.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from scripts.clients import Client
+from scripts.dsn import Dsn
+from scripts.errors import OpsError
+from scripts.shell import uninterrupted
+
+# What psql writes on stderr: the file and line it is at, the severity (in the server's language), the SQLSTATE.
+_MESSAGE = re.compile(
+    r"(?:psql:(?P<file>.*?):(?P<line>\d+): )?(?P<severity>[^\s:]+):\s+(?:(?P<sqlstate>[0-9A-Z]{5}): )?(?P<text>.*)"
+)
+_CONTINUED = re.compile(r"(?:LINE \d+:|DETAIL:|HINT:|QUERY:|CONTEXT:|LOCATION:|STATEMENT:|\s)")
+_ALREADY_THERE = frozenset({"42P06", "42P07", "42710", "42701", "42723"})  # "... already exists, skipping"
+_NOT_READY = re.compile(
+    "refused|timeout expired|could not translate host name|starting up|shutting down|No such file or directory"
+    "|closed the connection unexpectedly|recovery mode|not yet accepting|Network is unreachable|No route to host"
+)
+# A session as a file may expect to find it, whatever the one before did. Not DISCARD ALL: it gives up the lock.
+_CLEAN_SESSION = (
+    "RESET SESSION AUTHORIZATION",
+    "RESET ROLE",
+    "RESET ALL",
+    "SET standard_conforming_strings = on",
+    "DISCARD TEMP",
+    "DEALLOCATE ALL",
+    "CLOSE ALL",
+    "UNLISTEN *",
+)
+# psql's own state as the runner needs it, after a file that used meta-commands.
+_CLEAN_PSQL = (
+    "\\set VERBOSITY verbose\n\\set ON_ERROR_STOP 1\n\\unset ECHO\n\\unset FETCH_COUNT\n\\unset SHOW_ALL_RESULTS\n"
+    "\\pset format unaligned\n\\pset tuples_only on\n\\pset expanded off\n\\timing off\n\\o\n"
+)
+LOOK_AHEAD = 8  # files that psql is told of before the first of them is done: it never waits for us
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One message of psql or its server."""
+
+    severity: str
+    text: str
+    sqlstate: str = ""
+    file: str = ""  # as psql was given it, relative to the migrations folder
+    line: int = 0  # the line on which the statement ended
+    extra: tuple[str, ...] = ()  # DETAIL, HINT, LINE n and the caret below it
+
+    def error_line(self, statement_line: int) -> int:
+        """The line of the file that the server points at, for a statement that began on `statement_line`."""
+        for extra in self.extra:
+            match = re.match(r"LINE (\d+):", extra)
+            if match:
+                return statement_line + int(match[1]) - 1
+        return self.line
+
+
+class PsqlError(OpsError):
+    """psql ended before its work was done. `error` is the last thing it said; `code` its exit code."""
+
+    def __init__(self, message: str, *, error: Message | None, code: int, connected: bool) -> None:
+        super().__init__(message)
+        self.error = error
+        self.code = code
+        self.connected = connected
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the server may just not be there yet, so that waiting makes sense."""
+        return not self.connected and _NOT_READY.search(self.message) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One file for psql to run, with the SQL that keeps the books around it."""
+
+    file: str  # below the staged folder
+    before: Sequence[str] = ()  # committed before the file begins
+    after: Sequence[str] = ()  # in the file's own transaction, or committed after it
+    transactional: bool = True
+    variables: frozenset[str] = frozenset()  # psql variables the file mentions: it must not see another file's
+    uses_metas: bool = False
+    guard: str = field(default_factory=lambda: f"guard_{secrets.token_hex(8)}_")
+
+
+def _argument(value: str) -> str:
+    """A value as an argument of a meta-command."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _message(statements: Iterable[str]) -> str:
+    """Several statements as one message to the server: one round trip, one implicit transaction."""
+    return " \\; ".join(statements)
+
+
+def _raise(what: str, condition: str) -> str:
+    """SQL that fails with `what` when the condition holds, whatever search_path says."""
+    text = f"pg_catalog.concat('{what}', pg_catalog.pg_backend_pid())"
+    return f"SELECT CAST({text} AS pg_catalog.int4) WHERE {condition}"
+
+
+GUARD_FAILED = "migrate: the transaction of the runner is gone "
+
+
+def script(step: Step) -> str:
+    """What psql reads for one file.
+
+    The transaction's id and the backend's PID are noted before the file and compared after it, in the transaction
+    that writes the ledger row: whatever the file did, the row stands if and only if the file's own work does.
+    """
+    g = step.guard
+    lines = [f"\\unset {name}" for name in sorted(step.variables)]
+    include = f"\\i {_argument(step.file)}"
+    end = ["RESET SESSION AUTHORIZATION", "RESET ROLE"]
+    pid_moved = f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) :{g}pid"
+    if step.transactional:
+        note = "SELECT pg_catalog.pg_current_xact_id() AS xid, pg_catalog.pg_backend_pid() AS pid"
+        xid_moved = f"pg_catalog.pg_current_xact_id()::pg_catalog.text OPERATOR(pg_catalog.<>) :'{g}xid'"
+        lines += [
+            _message([*_CLEAN_SESSION, *step.before, "BEGIN", note]) + f" \\gset {g}",
+            include,
+            _message(
+                [
+                    *end,
+                    "SET LOCAL search_path = pg_catalog",
+                    _raise(GUARD_FAILED, f"{xid_moved} OR {pid_moved}"),
+                    *step.after,
+                    "COMMIT",
+                ]
+            )
+            + ";",
+        ]
+    else:
+        open_transaction = "pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL"
+        lines += [
+            _message(_CLEAN_SESSION) + ";",
+            *(f"{statement};" for statement in step.before),
+            f"SELECT pg_catalog.pg_backend_pid() AS pid \\gset {g}",
+            include,
+            _message([*end, "SET search_path = pg_catalog", _raise(GUARD_FAILED, pid_moved), *step.after]) + ";",
+            # Had the file left a transaction open, the row above would still be in it.
+            _raise(GUARD_FAILED, open_transaction) + ";",
+        ]
+    if step.uses_metas:
+        lines.append(_CLEAN_PSQL.rstrip())
+    return "\n".join(lines) + "\n"
+
+
+class Session:
+    """One psql process, connected once. Use it as a context manager: leaving it ends psql, whatever happened.
+
+    `on_message` gets what the server says on the way (notices, warnings) and `on_output` what files print.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        dsn: Dsn,
+        *,
+        on_message: Callable[[Message], None] = lambda message: None,
+        on_output: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._client = client
+        self._dsn = dsn
+        self._on_message = on_message
+        self._on_output = on_output
+        self._nonce = secrets.token_hex(16)
+        self._asked = 0
+        self._connected = False
+        self._process = client.start(dsn)
+        self._lines = self._process.lines()
+        self._process.send("\\set VERBOSITY verbose\n")
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with uninterrupted():
+            if kind is not None and not isinstance(error, PsqlError):
+                self._client.interrupt()  # cancels the statement under way, on the server too
+            self._client.close()
+
+    def query(self, sql: str) -> list[str]:
+        """Runs statements outside any transaction and returns the lines of their results, unaligned."""
+        output: list[str] = []
+        self._process.send(sql.rstrip().rstrip(";") + ";\n")
+        self._await(self._mark(), output.append)
+        return output
+
+    def stage(self, texts: Mapping[str, str], data: Mapping[str, bytes]) -> None:
+        """Puts files where psql finds them under these relative paths."""
+        self._client.stage({**{path: text.encode("utf-8") for path, text in texts.items()}, **data})
+
+    def run(self, steps: Sequence[Step]) -> Iterator[Step]:
+        """Runs staged files one after another; yields each as soon as it and its ledger row are committed.
+
+        Raises PsqlError at the first that fails. psql is always told of a few files more than the one it is at, so
+        that it doesn't wait for us between two of them.
+        """
+        marks: list[str] = []
+        for index, step in enumerate(steps):
+            while len(marks) < min(index + LOOK_AHEAD, len(steps)):
+                self._process.send(script(steps[len(marks)]))
+                marks.append(self._mark())
+            self._await(marks[index], self._on_output)
+            yield step
+
+    def _mark(self) -> str:
+        """Asks psql to say on both outputs that it came this far, in words that no file can know."""
+        self._asked += 1
+        mark = f"{self._nonce}:{self._asked}"
+        self._process.send(f"\\echo {mark}\n\\warn {mark}\n")
+        return mark
+
+    def _await(self, mark: str, on_output: Callable[[str], None]) -> None:
+        """Reads until psql reached the mark on both outputs."""
+        missing = {"out", "err"}
+        said: list[str] = []
+        for stream, read in self._lines:
+            line = read.removesuffix(mark)
+            if read.endswith(mark):
+                missing.discard(stream)
+            if line and stream == "out":
+                on_output(self._redacted(line))
+            elif line:
+                said.append(self._redacted(line))
+            if not missing:
+                if not self._connected:
+                    self._connected = True
+                    self._client.connected()
+                for message in parse_messages(said):
+                    if not _is_noise(message):
+                        self._on_message(message)
+                return
+        self._fail(said)
+
+    def _fail(self, said: list[str]) -> None:
+        code = self._client.close()
+        messages = parse_messages(said)
+        errors = [message for message in messages if message.severity.lower() not in ("notice", "warning")]
+        for message in messages:
+            if message not in errors and not _is_noise(message):
+                self._on_message(message)
+        error = errors[-1] if errors else None
+        text = " ".join([error.text, *(line.strip() for line in error.extra)]) if error else f"psql ended with exit code {code}"
+        if not self._connected:
+            text = "\n".join(line.removeprefix("psql: error: ").strip() for line in said) or text
+        raise PsqlError(text, error=error, code=code, connected=self._connected)
+
+    def _redacted(self, line: str) -> str:
+        password = self._dsn.password.reveal()
+        return line.replace(password, "****") if len(password) > 3 else line
+
+
+def parse_messages(lines: Iterable[str]) -> list[Message]:
+    """psql's stderr as messages, at VERBOSITY verbose; the lines that name the server's source code are left out."""
+    messages: list[Message] = []
+    for line in lines:
+        match = None if _CONTINUED.match(line) else _MESSAGE.fullmatch(line)
+        if match:
+            messages.append(
+                Message(
+                    severity=match["severity"],
+                    text=match["text"],
+                    sqlstate=match["sqlstate"] or "",
+                    file=match["file"] or "",
+                    line=int(match["line"] or 0),
+                )
+            )
+        elif messages and not line.startswith("LOCATION:"):
+            last = messages[-1]
+            messages[-1] = Message(**{**vars(last), "extra": (*last.extra, line)})
+        elif not messages:
+            messages.append(Message(severity="error", text=line))
+    return messages
+
+
+def _is_noise(message: Message) -> bool:
+    """IF NOT EXISTS and IF EXISTS say that they had nothing to do."""
+    return message.severity == "NOTICE" and (message.sqlstate in _ALREADY_THERE or message.text.endswith(", skipping"))

@@ -1,0 +1,45 @@
+"""The main job from end to end on this machine: a server, the migrations, and what stands afterwards."""
+
+from __future__ import annotations
+
+from scripts import ledger, migrate, server, target
+from scripts.console import Console
+from scripts.psql import Session
+from scripts.settings import sources
+
+_SCHEMAS = """SELECT nspname FROM pg_namespace
+  WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"""
+_NEXT = (
+    ("invoke status --local", "which migrations it has"),
+    ("invoke migrate --local", "apply what you add to migrations/"),
+    ("invoke down", "stop the server; its data stay"),
+)
+
+
+def run(console: Console, *, docker: bool = False, version: int | None = None) -> None:
+    """Starts the server, applies the migrations, and shows the result. Running it again changes nothing."""
+    found = sources()
+    up = server.up(found, docker=docker, version=version, say=console.note)
+    console.say(f"server: {up.choice}, {'started' if up.started else 'running'}")
+    goal = target.resolve(dsn=None, env_file=None, local=True, psql=None, docker=False, console=console)
+    migrate.run(goal, migrate.Options(wait=10.0), console)
+
+    def look(session: Session) -> tuple[ledger.Facts, list[str], list[str]]:
+        return (
+            ledger.facts(session.query(ledger.FACTS)),
+            session.query(_SCHEMAS),
+            session.query(f"SELECT version || ' ' || coalesce(name, '') FROM {ledger.TABLE} ORDER BY version"),
+        )
+
+    facts, schemas, migrations = goal.ask(look)
+    console.say("")
+    console.table(
+        [
+            ["server", str(up.dsn)],
+            ["version", f"PostgreSQL {facts.version}"],
+            ["schemas", ", ".join(schemas)],
+            ["migrations", ", ".join(migrations)],
+        ]
+    )
+    console.say("\nnext:")
+    console.table([list(line) for line in _NEXT])

@@ -1,0 +1,168 @@
+"""The Postgres of this machine: one at a time, embedded or in Docker, remembered under `.local/`.
+
+`up` and `down` hold a lock, so that twenty of them at once make one server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts import settings
+from scripts.console import Console
+from scripts.container import Container
+from scripts.dsn import Dsn
+from scripts.embedded import Embedded
+from scripts.errors import OpsError, UsageError
+from scripts.settings import Sources
+
+Say = Callable[[str], None]
+_LOCK_TIMEOUT = 180.0  # seconds; a first start with an image pull may take that long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which server: kept in `.local/server.json` and holding no secret."""
+
+    kind: str  # "embedded" or "docker"
+    version: int
+    image: str = ""
+
+    def __str__(self) -> str:
+        return f"PostgreSQL {self.version}, embedded" if self.kind == "embedded" else f"Docker, {self.image}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Up:
+    """A server that runs."""
+
+    choice: Choice
+    dsn: Dsn
+    started: bool  # by this call
+    socket: str  # the DSN by unix socket, where there is one
+    password_file: str  # the owner-only file that holds the password
+
+
+def up(
+    found: Sources,
+    *,
+    docker: bool = False,
+    version: int | None = None,
+    home: Path = settings.LOCAL,
+    say: Say = lambda text: None,
+) -> Up:
+    """Makes the server run: the one asked for, else the one that was up last, else embedded PostgreSQL 16.
+
+    Raises UsageError when another one is up, OpsError when it can't be started.
+    """
+    with _lock(home):
+        before = _remembered(home)
+        choice = _wanted(found, docker, version, before)
+        if before is not None and before != choice and _server(before, found, home, say).running():
+            raise UsageError(f"another server is up here: {before}", "invoke down, then invoke up with the same flags again")
+        server = _server(choice, found, home, say)
+        started = server.start()
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "server.json").write_text(json.dumps(vars(choice)) + "\n", encoding="utf-8")
+        return _up(choice, server, started)
+
+
+def local(found: Sources, *, home: Path = settings.LOCAL, say: Say = lambda text: None) -> Up:
+    """The server of `up`, started when it isn't running."""
+    choice = _remembered(home)
+    if choice is not None and choice.kind == "embedded":  # the usual case, without waiting for the lock
+        server = _server(choice, found, home, say)
+        if server.running():
+            return _up(choice, server, False)
+    return up(found, home=home, say=say)
+
+
+def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, say: Say = lambda text: None) -> tuple[str, bool]:
+    """Stops the server and, with `purge`, deletes its data; returns its name and whether it ran."""
+    with _lock(home):
+        choice = _remembered(home)
+        if choice is None:
+            return "no server", False
+        server = _server(choice, found, home, say)
+        stopped = server.stop()
+        if purge:
+            server.purge()
+            (home / "server.json").unlink(missing_ok=True)
+        return str(choice), stopped
+
+
+def describe(home: Path = settings.LOCAL) -> str:
+    """The server that `down` would stop, and where its data are, for the question before deleting them."""
+    choice = _remembered(home)
+    return f"{choice} in {_home(choice, home)}" if choice else ""
+
+
+def _wanted(found: Sources, docker: bool, version: int | None, before: Choice | None) -> Choice:
+    named = found.get("POSTGRES_IMAGE")
+    if not docker and version is None and before is not None:
+        return before
+    if docker:
+        if named and version is not None:
+            raise UsageError(
+                f"--postgres-version {version} and {named.origin} both say which PostgreSQL", "leave one of them away"
+            )
+        number = version or settings.DEFAULT_VERSION
+        return Choice(kind="docker", version=number, image=settings.image(found, number))
+    return Choice(kind="embedded", version=version or settings.DEFAULT_VERSION)
+
+
+def _server(choice: Choice, found: Sources, home: Path, say: Say) -> Embedded | Container:
+    if choice.kind == "docker":
+        return Container(_home(choice, home), choice.image, found.env, say)
+    return Embedded(_home(choice, home), choice.version, found.env, say)
+
+
+def _home(choice: Choice, home: Path) -> Path:
+    return home / ("docker" if choice.kind == "docker" else f"embedded-{choice.version}")
+
+
+def _up(choice: Choice, server: Embedded | Container, started: bool) -> Up:
+    by_socket = ""
+    if isinstance(server, Embedded) and server.socket_folder is not None:
+        by_socket = str(server.dsn(by_socket=True))
+    return Up(choice=choice, dsn=server.dsn(), started=started, socket=by_socket, password_file=str(server.password_file))
+
+
+def _remembered(home: Path) -> Choice | None:
+    try:
+        return Choice(**json.loads((home / "server.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def _lock(home: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / "server.lock", timeout=_LOCK_TIMEOUT):
+            yield
+    except Timeout:
+        raise OpsError(
+            f"another `invoke up` or `invoke down` has been at work for {_LOCK_TIMEOUT:g} s", "wait, or end it"
+        ) from None
+    except PermissionError as error:
+        raise OpsError(
+            f"{home} can't be written: {error.strerror}: {error.filename}", "run this as the user who owns the folder"
+        ) from None
+
+
+def show(running: Up, console: Console) -> None:
+    """Prints a running server: where it is, and which file holds its password."""
+    console.say(f"{running.choice}: {'started' if running.started else 'running already'}")
+    rows = [
+        ["dsn", str(running.dsn)],
+        *([["by socket", running.socket]] if running.socket else []),
+        ["password", running.password_file],
+    ]
+    console.table(rows)
+    console.document({**vars(running), "choice": vars(running.choice), "dsn": str(running.dsn)})

@@ -1,0 +1,86 @@
+"""Where a setting comes from: a flag, else the environment, else `.env`. The only module that reads the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts import dsn as dsns
+from scripts.dsn import Dsn
+from scripts.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+MIGRATIONS = ROOT / "migrations"
+LOCAL = ROOT / ".local"  # data of the servers on this machine
+DEFAULT_IMAGE = "postgres:{version}-alpine"
+DEFAULT_VERSION = 16  # as on Azure
+# In the order in which they are looked for.
+DSN_VARIABLES = ("POSTGRES_ADMIN_DSN", "POSTGRES_DSN")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A setting's text and where it was found, for messages."""
+
+    text: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The environment and the `.env` file behind it. An empty value counts as none."""
+
+    env: Mapping[str, str]
+    file: Mapping[str, str]
+    file_name: str
+
+    def get(self, name: str) -> Value | None:
+        """A setting by its variable's name; the environment beats the file."""
+        if self.env.get(name):
+            return Value(self.env[name], f"{name} (environment)")
+        if self.file.get(name):
+            return Value(self.file[name], f"{name} ({self.file_name})")
+        return None
+
+
+def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -> Sources:
+    """Reads `.env` at the root of the repository, or the file that `--env-file` names, which then must exist.
+
+    Values are taken as they stand: `$` in a password is no variable.
+    """
+    path = Path(env_file) if env_file else ROOT / ".env"
+    values: dict[str, str | None] = {}
+    if path.is_file():
+        from dotenv import dotenv_values
+
+        values = dotenv_values(path, interpolate=False, encoding="utf-8")
+    elif env_file:
+        raise UsageError(f"--env-file {env_file}: there is no such file")
+    name = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    return Sources(os.environ if env is None else env, {key: value for key, value in values.items() if value}, name)
+
+
+def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:
+    """The DSN and its origin. Raises UsageError that names every place where one may stand."""
+    if flag == "-":
+        return dsns.parse(sys.stdin.readline(), "--dsn -"), "--dsn -"
+    if flag:
+        return dsns.parse(flag, "--dsn"), "--dsn"
+    for name in DSN_VARIABLES:
+        value = found.get(name)
+        if value:
+            return dsns.parse(value.text, value.origin), value.origin
+    raise UsageError(
+        "no database is named: neither --dsn, nor POSTGRES_ADMIN_DSN or POSTGRES_DSN in the environment or in "
+        f"{found.file_name}, nor --local",
+        "for a throwaway server on this machine, add --local; else put POSTGRES_ADMIN_DSN into .env (see .env.example)",
+    )
+
+
+def image(found: Sources, version: int = DEFAULT_VERSION) -> str:
+    """The Docker image for a server or a psql: POSTGRES_IMAGE, else the official one."""
+    value = found.get("POSTGRES_IMAGE")
+    return value.text if value else DEFAULT_IMAGE.format(version=version)

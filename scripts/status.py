@@ -1,0 +1,57 @@
+"""Says which migrations a database has, and writes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts import ledger, sql
+from scripts.console import Console
+from scripts.errors import ExitCode
+from scripts.plan import Plan, State, make_plan
+from scripts.psql import Session
+from scripts.target import Target
+
+
+def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode:
+    """Prints every migration with its state and a summary; PENDING unless all are applied and unchanged."""
+    found = sql.read_folder(folder)
+
+    def look(session: Session) -> tuple[ledger.Facts, Plan]:
+        facts = ledger.facts(session.query(ledger.FACTS))
+        return facts, make_plan(found, ledger.rows(session.query(ledger.ROWS)) if facts.ledger else [])
+
+    facts, plan = target.ask(look, wait=wait)
+    console.say(f"target: {target.dsn} (PostgreSQL {facts.version})")
+    rows = []
+    for entry in plan.entries:
+        row = entry.row
+        when = [(row.applied_at or "")[:19].replace("T", " "), row.applied_by or ""] if row else ["", ""]
+        took = f"{row.duration_ms} ms" if row and row.duration_ms is not None else ""
+        rows.append([entry.file, entry.state.value, *when, took])
+    if rows:
+        console.table(rows)
+    for problem in plan.problems:
+        console.say(f"  {problem}")
+    counts = {state.value: plan.count(state) for state in State if plan.count(state)}
+    console.say(", ".join(f"{count} {state}" for state, count in counts.items()) or "no migrations")
+    console.document(
+        {
+            "target": str(target.dsn),
+            "server_version": facts.version,
+            "summary": counts,
+            "problems": [str(problem) for problem in plan.problems],
+            "migrations": [
+                {
+                    "version": entry.version,
+                    "file": entry.file,
+                    "state": entry.state.value,
+                    "applied_at": entry.row.applied_at if entry.row else None,
+                    "applied_by": entry.row.applied_by if entry.row else None,
+                    "duration_ms": entry.row.duration_ms if entry.row else None,
+                }
+                for entry in plan.entries
+            ],
+        }
+    )
+    fine = not plan.problems and set(counts) <= {State.APPLIED.value}
+    return ExitCode.OK if fine else ExitCode.PENDING

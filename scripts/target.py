@@ -1,0 +1,99 @@
+"""Which database, and by which psql: what every command that talks to a server begins with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from scripts import clients, server, settings
+from scripts.clients import Mode
+from scripts.console import Console
+from scripts.dsn import Dsn
+from scripts.errors import OpsError, UsageError
+from scripts.psql import Message, PsqlError, Session
+
+_RETRY_EVERY = 0.5  # seconds, while waiting for a server to come up
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A database and the psql that talks to it."""
+
+    dsn: Dsn
+    origin: str  # where the DSN came from
+    mode: Mode
+    image: str
+    env: Mapping[str, str]
+    flags: str  # the flags that lead here again, for the next command in a message; none holds a secret
+
+    def ask(
+        self,
+        work: Callable[[Session], Answer],
+        *,
+        wait: float = 0.0,
+        on_message: Callable[[Message], None] = lambda message: None,
+        on_output: Callable[[str], None] = lambda line: None,
+    ) -> Answer:
+        """Connects one psql and does the work with it; within `wait` seconds, a server that isn't there yet is retried.
+
+        Raises OpsError when the server can't be reached. PsqlError is what the work itself ran into.
+        """
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                client = clients.choose(self.mode, self.dsn, image=self.image, env=self.env)
+                with Session(client, self.dsn, on_message=on_message, on_output=on_output) as session:
+                    return work(session)
+            except PsqlError as error:
+                if error.connected:
+                    raise
+                if not error.may_pass or time.monotonic() > deadline:
+                    raise self._unreachable(error, wait) from None
+            time.sleep(_RETRY_EVERY)
+
+    def _unreachable(self, error: PsqlError, wait: float) -> OpsError:
+        waited = f" (waited {wait:g} s)" if wait else ""
+        hint = f"the DSN came from {self.origin}"
+        if error.may_pass and not wait:
+            hint += "; --wait SECONDS waits for a server that is starting"
+        return OpsError(f"{self.dsn} can't be reached{waited}:\n{error.message}", hint)
+
+
+def resolve(
+    *,
+    dsn: str | None,
+    env_file: str | None,
+    local: bool,
+    psql: str | None,
+    docker: bool,
+    console: Console,
+) -> Target:
+    """The target that the flags and settings name. Raises UsageError."""
+    if local and dsn:
+        raise UsageError("--local and --dsn both name a database", "leave one of them away")
+    mode = _mode(psql, docker)
+    found = settings.sources(env_file)
+    if local:
+        running = server.local(found, say=console.note)
+        address, origin, flags = running.dsn, "--local", ["--local"]
+    else:
+        if dsn and dsn != "-":
+            console.note("warning: other users of this machine can read the DSN in --dsn; `--dsn -` reads it from stdin")
+        address, origin = settings.resolve_dsn(dsn, found)
+        flags = ["--dsn -"] if dsn else []
+    flags += [f"--env-file {env_file}"] if env_file else []
+    flags += [f"--psql {mode.value}"] if mode is not Mode.AUTO else []
+    return Target(dsn=address, origin=origin, mode=mode, image=settings.image(found), env=found.env, flags=" ".join(flags))
+
+
+def _mode(psql: str | None, docker: bool) -> Mode:
+    if docker and psql not in (None, "docker"):
+        raise UsageError(f"--docker means --psql docker, and --psql is {psql}", "leave one of them away")
+    try:
+        return Mode("docker" if docker else psql or "auto")
+    except ValueError:
+        names = ", ".join(mode.value for mode in Mode)
+        raise UsageError(f"--psql {psql}: there is no such way to run psql", f"one of: {names}") from None
