@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
-from shutil import rmtree
+from shutil import copyfile, rmtree
 from typing import Protocol
 
 from scripts import dsn as dsns
@@ -38,6 +38,9 @@ class Mode(Enum):
     EMBEDDED = "embedded"
 
 
+Content = bytes | Path  # of a file that psql is to find: what is in it, or which file of this machine it is a copy of
+
+
 class Client(Protocol):
     """A psql that is about to run, is running, or has run."""
 
@@ -47,8 +50,11 @@ class Client(Protocol):
         """Starts psql with the DSN; it connects at once."""
         ...
 
-    def stage(self, files: Mapping[str, bytes]) -> None:
-        """Puts files into psql's working folder, under relative paths with forward slashes."""
+    def stage(self, files: Mapping[str, Content]) -> None:
+        """Names the files of psql's working folder, under relative paths with forward slashes."""
+
+    def provide(self, paths: Iterable[str]) -> None:
+        """Sees to it that these staged files are there; psql is about to read them."""
 
     def connected(self) -> None:
         """The connection stands, so that the password file is needed no longer."""
@@ -69,6 +75,7 @@ class ProgramClient:
     mode: Mode
     _process: shell.Process | None = None
     _folder: Path | None = None
+    _staged: dict[str, Content] = field(default_factory=dict)
     _code: int | None = None
 
     def start(self, dsn: Dsn) -> shell.Process:
@@ -82,13 +89,23 @@ class ProgramClient:
         self._process = shell.Process(argv, env=env, cwd=self._folder / "work")
         return self._process
 
-    def stage(self, files: Mapping[str, bytes]) -> None:
+    def stage(self, files: Mapping[str, Content]) -> None:
+        self._staged.update(files)
+
+    def provide(self, paths: Iterable[str]) -> None:
+        # One by one, while psql is busy with earlier ones: writing a thousand files beforehand takes 0.3 s.
         assert self._folder is not None
-        work = self._folder / "work"
-        for folder in {(work / path).parent for path in files}:
-            folder.mkdir(parents=True, exist_ok=True)
-        for path, data in files.items():
-            (work / path).write_bytes(data)
+        for path in paths:
+            content = self._staged.pop(path, None)
+            if content is None:  # there already
+                continue
+            target = self._folder / "work" / path
+            if "/" in path:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, Path):
+                copyfile(content, target)
+            else:
+                target.write_bytes(content)
 
     def connected(self) -> None:
         if self._folder is not None:
@@ -121,7 +138,7 @@ class DockerClient:
 
     def start(self, dsn: Dsn) -> shell.Process:
         dsn, network = self._reachable(dsn)
-        files = {".pgpass": pgpass(dsn).encode("utf-8")}
+        files: dict[str, Content] = {".pgpass": pgpass(dsn).encode("utf-8")}
         for key in dsns.FILES:
             if dsn.params.get(key, "system") != "system":
                 try:
@@ -166,9 +183,13 @@ class DockerClient:
             return dsn.with_host("host.docker.internal"), []
         return dsn, ["--network", "host"]
 
-    def stage(self, files: Mapping[str, bytes]) -> None:
-        archive = tar({f"{_WORK.name}/{path}": data for path, data in files.items()})
+    def stage(self, files: Mapping[str, Content]) -> None:
+        contents = {path: data.read_bytes() if isinstance(data, Path) else data for path, data in files.items()}
+        archive = tar({f"{_WORK.name}/{path}": data for path, data in contents.items()})
         self._docker("cp", "-", f"{self._container}:/", stdin=archive)
+
+    def provide(self, paths: Iterable[str]) -> None:
+        """Nothing to do: staging copied all of them at once."""
 
     def connected(self) -> None:
         """Nothing to do: the password file goes with the container."""

@@ -12,8 +12,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-_IDENT = r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*"
-_VAR = r"[A-Za-z0-9_\x80-\U0010ffff]+"  # the characters of a psql variable's name
+# Letters are what isn't another ASCII character: a set of so few ranges compiles ten times as fast.
+_LETTER = r"[^\x00-@\[-^`{-\x7f]"  # A-Z a-z _ and all beyond ASCII
+_LETTER_OR_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"
+_IDENT = rf"{_LETTER}(?:{_LETTER_OR_DIGIT}|\$)*"
+_VAR = rf"{_LETTER_OR_DIGIT}+"  # the characters of a psql variable's name
 
 # One token of SQL. Order matters where two could match at one place, as longest-match does in psql's own lexer.
 _TOKEN = re.compile(
@@ -25,7 +28,7 @@ _TOKEN = re.compile(
     | (?P<string>'(?:[^']|'')*')
     | (?P<quoted>"(?:[^"]|"")*")
     | (?P<open>[eE]?'|")                                     # a quote without its end
-    | (?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$)
+    | (?P<dollar>\$(?:{_LETTER}{_LETTER_OR_DIGIT}*)?\$)
     | (?P<param>\$[0-9]+)
     | (?P<word>{_IDENT})
     | (?P<number>[0-9][0-9A-Za-z_.]*)

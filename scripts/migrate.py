@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import ledger, lexer, psql, safety, shell, sql
+from scripts.clients import Content
 from scripts.console import Console
 from scripts.errors import OpsError
 from scripts.ledger import Facts
@@ -45,18 +46,17 @@ class Options:
 
 def run(target: Target, options: Options, console: Console) -> None:
     """Applies what is pending. Raises OpsError; what was applied before stays, and running it again goes on from there."""
-    folder = sql.read_folder(options.folder)
-    _Runner(target, options, console, folder).run()
+    _Runner(target, options, console).run()
 
 
 class _Runner:
     """One run: what it was asked, and what it has found so far."""
 
-    def __init__(self, target: Target, options: Options, console: Console, folder: Folder) -> None:
+    def __init__(self, target: Target, options: Options, console: Console) -> None:
         self.target = target
         self.options = options
         self.console = console
-        self.folder = folder
+        self.folder = Folder(options.folder, (), ())
         self.again = " ".join(filter(None, ["invoke migrate", target.flags, _folder_flag(options.folder)]))
         self.checked: dict[str, Checked] = {}
         self.current: Migration | None = None
@@ -76,6 +76,7 @@ class _Runner:
             raise
 
     def _work(self, session: Session) -> None:
+        self.folder = sql.read_folder(self.options.folder)  # while psql connects
         facts = ledger.facts(session.query(ledger.FACTS))
         plan = self._plan(session, facts.ledger)
         if not plan.pending:
@@ -167,15 +168,12 @@ class _Runner:
     def _apply(self, session: Session, facts: Facts, plan: Plan) -> None:
         revision = _git_revision(self.folder.path, self.target.env)
         checked = [self.checked[migration.file] for migration in plan.pending]
-        texts = {path: text for item in checked for path, text in item.includes.items()}
-        texts |= {item.migration.file: item.script for item in checked}
         if not facts.current:
-            texts[LEDGER_FILE] = sql.normalise(ledger.DEFINITION.read_bytes())
-        data = {path: (self.folder.path / path).read_bytes() for item in checked for path in item.data}
-        session.stage(texts, data)
-        if not facts.current:
-            list(session.run([Step(file=LEDGER_FILE, uses_metas=True, variables=frozenset({"ledger_is_missing"}))]))
-
+            definition = {LEDGER_FILE: sql.normalise(ledger.DEFINITION.read_bytes()).encode("utf-8")}
+            list(session.run([Step(file=LEDGER_FILE, uses_metas=True, variables=frozenset({"ledger_is_missing"}))], definition))
+        files: dict[str, Content] = {path: self.folder.path / path for item in checked for path in item.data}
+        files |= {path: text.encode("utf-8") for item in checked for path, text in item.includes.items()}
+        files |= {item.migration.file: item.script.encode("utf-8") for item in checked}
         steps = [_step(item, revision) for item in checked]
         done: list[dict[str, Any]] = []
         began = time.monotonic()
@@ -184,7 +182,7 @@ class _Runner:
             with self.console.progress(len(steps)) as advance:
                 self.current = checked[0].migration
                 advance("", self.current.file)
-                for index, _ in enumerate(session.run(steps)):
+                for index, _ in enumerate(session.run(steps, files)):
                     migration, now = checked[index].migration, time.monotonic()
                     milliseconds = round((now - began) * 1000)
                     done.append({"version": migration.version, "name": migration.name, "duration_ms": milliseconds})
@@ -273,6 +271,7 @@ def _step(checked: Checked, revision: str | None) -> Step:
     transactional = migration.transactional
     return Step(
         file=migration.file,
+        needs=checked.data | checked.includes.keys(),
         before=() if transactional else (ledger.started(migration, revision),),
         after=(ledger.applied(migration, revision) if transactional else ledger.finished(migration),),
         transactional=transactional,

@@ -12,8 +12,9 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import NoReturn
 
-from scripts.clients import Client
+from scripts.clients import Client, Content
 from scripts.dsn import Dsn
 from scripts.errors import OpsError
 from scripts.shell import uninterrupted
@@ -86,7 +87,8 @@ class PsqlError(OpsError):
 class Step:
     """One file for psql to run, with the SQL that keeps the books around it."""
 
-    file: str  # below the staged folder
+    file: str  # its path in psql's working folder
+    needs: frozenset[str] = frozenset()  # paths of what it includes and copies from
     before: Sequence[str] = ()  # committed before the file begins
     after: Sequence[str] = ()  # in the file's own transaction, or committed after it
     transactional: bool = True
@@ -114,48 +116,44 @@ def _raise(what: str, condition: str) -> str:
 GUARD_FAILED = "migrate: the transaction of the runner is gone "
 
 
-def script(step: Step) -> str:
-    """What psql reads for one file.
+def script(step: Step, following: Step | None) -> str:
+    """What psql reads for one file, from the file itself to the beginning of the `following` one.
 
     The transaction's id and the backend's PID are noted before the file and compared after it, in the transaction
-    that writes the ledger row: whatever the file did, the row stands if and only if the file's own work does.
+    that writes the ledger row: whatever the file did, the row stands if and only if the file's own work does. One
+    file's end and the next one's beginning go to the server as one message, because round trips are what costs time.
     """
     g = step.guard
-    lines = [f"\\unset {name}" for name in sorted(step.variables)]
-    include = f"\\i {_argument(step.file)}"
     end = ["RESET SESSION AUTHORIZATION", "RESET ROLE"]
     pid_moved = f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) :{g}pid"
+    lines = [f"\\i {_argument(step.file)}"]
     if step.transactional:
-        note = "SELECT pg_catalog.pg_current_xact_id() AS xid, pg_catalog.pg_backend_pid() AS pid"
         xid_moved = f"pg_catalog.pg_current_xact_id()::pg_catalog.text OPERATOR(pg_catalog.<>) :'{g}xid'"
-        lines += [
-            _message([*_CLEAN_SESSION, *step.before, "BEGIN", note]) + f" \\gset {g}",
-            include,
-            _message(
-                [
-                    *end,
-                    "SET LOCAL search_path = pg_catalog",
-                    _raise(GUARD_FAILED, f"{xid_moved} OR {pid_moved}"),
-                    *step.after,
-                    "COMMIT",
-                ]
-            )
-            + ";",
-        ]
+        guard = _raise(GUARD_FAILED, f"{xid_moved} OR {pid_moved}")
+        # Only the last commit waits for the disk; it takes all before it along, in order.
+        end += ["SET LOCAL synchronous_commit = off"] if following else []
+        end += ["SET LOCAL search_path = pg_catalog", guard, *step.after, "COMMIT"]
     else:
-        open_transaction = "pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL"
-        lines += [
-            _message(_CLEAN_SESSION) + ";",
-            *(f"{statement};" for statement in step.before),
-            f"SELECT pg_catalog.pg_backend_pid() AS pid \\gset {g}",
-            include,
-            _message([*end, "SET search_path = pg_catalog", _raise(GUARD_FAILED, pid_moved), *step.after]) + ";",
-            # Had the file left a transaction open, the row above would still be in it.
-            _raise(GUARD_FAILED, open_transaction) + ";",
-        ]
+        end += ["SET search_path = pg_catalog", _raise(GUARD_FAILED, pid_moved), *step.after]
+        lines.append(_message(end) + ";")
+        # Had the file left a transaction open, its row would still be in it.
+        end = [_raise(GUARD_FAILED, "pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL")]
     if step.uses_metas:
-        lines.append(_CLEAN_PSQL.rstrip())
+        lines += [_message(end) + ";", _CLEAN_PSQL.rstrip()]
+        end = []
+    lines.append(prologue(following, end) if following else _message(end) + ";" if end else "")
     return "\n".join(lines) + "\n"
+
+
+def prologue(step: Step, end: Sequence[str] = ()) -> str:
+    """What comes before a file, behind what ends the one before it: a clean session, and the guard's notes."""
+    unset = [f"\\unset {name}" for name in sorted(step.variables)]
+    note = "SELECT pg_catalog.pg_current_xact_id() AS xid, pg_catalog.pg_backend_pid() AS pid"
+    if step.transactional:
+        return "\n".join([*unset, _message([*end, *_CLEAN_SESSION, "BEGIN", note]) + f" \\gset {step.guard}"])
+    # Each of its own: what is recorded before a no-transaction file must be committed before it begins.
+    begin = [_message([*end, *_CLEAN_SESSION]) + ";", *(f"{statement};" for statement in step.before)]
+    return "\n".join([*unset, *begin, f"{note} \\gset {step.guard}"])
 
 
 class Session:
@@ -178,6 +176,8 @@ class Session:
         self._on_output = on_output
         self._nonce = secrets.token_hex(16)
         self._asked = 0
+        self._reached = {"out": 0, "err": 0}  # the last mark that was seen on each output
+        self._held: dict[str, list[tuple[int, str]]] = {"out": [], "err": []}  # (the mark that follows, line)
         self._connected = False
         self._process = client.start(dsn)
         self._lines = self._process.lines()
@@ -199,55 +199,67 @@ class Session:
         self._await(self._mark(), output.append)
         return output
 
-    def stage(self, texts: Mapping[str, str], data: Mapping[str, bytes]) -> None:
-        """Puts files where psql finds them under these relative paths."""
-        self._client.stage({**{path: text.encode("utf-8") for path, text in texts.items()}, **data})
+    def run(self, steps: Sequence[Step], files: Mapping[str, Content]) -> Iterator[Step]:
+        """Runs files one after another; yields each as soon as it and its ledger row are committed.
 
-    def run(self, steps: Sequence[Step]) -> Iterator[Step]:
-        """Runs staged files one after another; yields each as soon as it and its ledger row are committed.
-
-        Raises PsqlError at the first that fails. psql is always told of a few files more than the one it is at, so
-        that it doesn't wait for us between two of them.
+        `files` are the steps' own files and what they need, by path in psql's working folder. Raises PsqlError at the
+        first step that fails. psql is always told of a few files more than the one it is at, so that it doesn't wait
+        for us between two of them.
         """
-        marks: list[str] = []
+        self._client.stage(files)
+        marks: list[int] = []
         for index, step in enumerate(steps):
             while len(marks) < min(index + LOOK_AHEAD, len(steps)):
-                self._process.send(script(steps[len(marks)]))
+                ahead = len(marks)
+                if ahead == 0:
+                    self._process.send(prologue(step) + "\n")
+                self._client.provide({steps[ahead].file, *steps[ahead].needs})
+                self._process.send(script(steps[ahead], steps[ahead + 1] if ahead + 1 < len(steps) else None))
                 marks.append(self._mark())
             self._await(marks[index], self._on_output)
             yield step
 
-    def _mark(self) -> str:
+    def _mark(self) -> int:
         """Asks psql to say on both outputs that it came this far, in words that no file can know."""
         self._asked += 1
-        mark = f"{self._nonce}:{self._asked}"
-        self._process.send(f"\\echo {mark}\n\\warn {mark}\n")
-        return mark
+        self._process.send(f"\\echo {self._nonce}:{self._asked}\n\\warn {self._nonce}:{self._asked}\n")
+        return self._asked
 
-    def _await(self, mark: str, on_output: Callable[[str], None]) -> None:
-        """Reads until psql reached the mark on both outputs."""
-        missing = {"out", "err"}
-        said: list[str] = []
-        for stream, read in self._lines:
-            line = read.removesuffix(mark)
-            if read.endswith(mark):
-                missing.discard(stream)
-            if line and stream == "out":
-                on_output(self._redacted(line))
-            elif line:
-                said.append(self._redacted(line))
-            if not missing:
-                if not self._connected:
-                    self._connected = True
-                    self._client.connected()
-                for message in parse_messages(said):
-                    if not _is_noise(message):
-                        self._on_message(message)
-                return
-        self._fail(said)
+    def _await(self, mark: int, on_output: Callable[[str], None]) -> None:
+        """Reads until psql reached the mark on both outputs, and hands on what came before it.
 
-    def _fail(self, said: list[str]) -> None:
+        The two come through threads of their own, so that one may run ahead of the other: lines are kept by the mark
+        that they stand before.
+        """
+        while min(self._reached.values()) < mark:
+            stream, line = next(self._lines, ("", ""))
+            if not stream:
+                self._fail()
+            text, found, number = line.rpartition(f"{self._nonce}:")
+            if found and number.isdigit():
+                line = text
+            if line:
+                self._held[stream].append((self._reached[stream] + 1, self._redacted(line)))
+            if found and number.isdigit():
+                self._reached[stream] = int(number)
+        if not self._connected:
+            self._connected = True
+            self._client.connected()
+        for line in self._take("out", mark):
+            on_output(line)
+        for message in parse_messages(self._take("err", mark)):
+            if not _is_noise(message):
+                self._on_message(message)
+
+    def _take(self, stream: str, mark: int) -> list[str]:
+        """The lines of one output that stand before a mark; they are kept no longer."""
+        taken = [line for before, line in self._held[stream] if before <= mark]
+        self._held[stream] = self._held[stream][len(taken) :]
+        return taken
+
+    def _fail(self) -> NoReturn:
         code = self._client.close()
+        said = self._take("err", self._asked)
         messages = parse_messages(said)
         errors = [message for message in messages if message.severity.lower() not in ("notice", "warning")]
         for message in messages:
