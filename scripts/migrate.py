@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from scripts import ledger, lexer, psql, safety, shell, sql
-from scripts.clients import Content
 from scripts.console import Console
 from scripts.errors import OpsError
 from scripts.ledger import Facts
@@ -27,7 +26,6 @@ from scripts.settings import MIGRATIONS
 from scripts.sql import Folder, Migration
 from scripts.target import Target
 
-LEDGER_FILE = ".ledger/0001_schema_migrations.sql"  # where the ledger's own definition is staged, beside the folder's files
 _NEEDS_NO_TRANSACTION = "25001"  # SQLSTATE active_sql_transaction
 
 
@@ -169,11 +167,9 @@ class _Runner:
         revision = _git_revision(self.folder.path, self.target.env)
         checked = [self.checked[migration.file] for migration in plan.pending]
         if not facts.current:
-            definition = {LEDGER_FILE: sql.normalise(ledger.DEFINITION.read_bytes()).encode("utf-8")}
-            list(session.run([Step(file=LEDGER_FILE, uses_metas=True, variables=frozenset({"ledger_is_missing"}))], definition))
-        files: dict[str, Content] = {path: self.folder.path / path for item in checked for path in item.data}
-        files |= {path: text.encode("utf-8") for item in checked for path, text in item.includes.items()}
-        files |= {item.migration.file: item.script.encode("utf-8") for item in checked}
+            definition = Step(file=ledger.DEFINITION.name, uses_metas=True, variables=frozenset({"ledger_is_missing"}))
+            list(session.run([definition], {definition.file: ledger.DEFINITION}))
+        files = {path: content for item in checked for path, content in item.files.items()}
         steps = [_step(item, revision) for item in checked]
         done: list[dict[str, Any]] = []
         began = time.monotonic()
@@ -271,7 +267,7 @@ def _step(checked: Checked, revision: str | None) -> Step:
     transactional = migration.transactional
     return Step(
         file=migration.file,
-        needs=checked.data | checked.includes.keys(),
+        needs=frozenset(checked.files),
         before=() if transactional else (ledger.started(migration, revision),),
         after=(ledger.applied(migration, revision) if transactional else ledger.finished(migration),),
         transactional=transactional,

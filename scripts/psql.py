@@ -88,7 +88,7 @@ class Step:
     """One file for psql to run, with the SQL that keeps the books around it."""
 
     file: str  # its path in psql's working folder
-    needs: frozenset[str] = frozenset()  # paths of what it includes and copies from
+    needs: frozenset[str] = frozenset()  # the paths of all that psql reads for it
     before: Sequence[str] = ()  # committed before the file begins
     after: Sequence[str] = ()  # in the file's own transaction, or committed after it
     transactional: bool = True
@@ -130,8 +130,6 @@ def script(step: Step, following: Step | None) -> str:
     if step.transactional:
         xid_moved = f"pg_catalog.pg_current_xact_id()::pg_catalog.text OPERATOR(pg_catalog.<>) :'{g}xid'"
         guard = _raise(GUARD_FAILED, f"{xid_moved} OR {pid_moved}")
-        # Only the last commit waits for the disk; it takes all before it along, in order.
-        end += ["SET LOCAL synchronous_commit = off"] if following else []
         end += ["SET LOCAL search_path = pg_catalog", guard, *step.after, "COMMIT"]
     else:
         end += ["SET search_path = pg_catalog", _raise(GUARD_FAILED, pid_moved), *step.after]
@@ -195,8 +193,7 @@ class Session:
     def query(self, sql: str) -> list[str]:
         """Runs statements outside any transaction and returns the lines of their results, unaligned."""
         output: list[str] = []
-        self._process.send(sql.rstrip().rstrip(";") + ";\n")
-        self._await(self._mark(), output.append)
+        self._await(self._send(sql.rstrip().rstrip(";") + ";\n"), output.append)
         return output
 
     def run(self, steps: Sequence[Step], files: Mapping[str, Content]) -> Iterator[Step]:
@@ -206,23 +203,22 @@ class Session:
         first step that fails. psql is always told of a few files more than the one it is at, so that it doesn't wait
         for us between two of them.
         """
-        self._client.stage(files)
+        self._process.send(f"\\cd {_argument(self._client.stage(files))}\n{prologue(steps[0])}\n" if steps else "")
         marks: list[int] = []
         for index, step in enumerate(steps):
             while len(marks) < min(index + LOOK_AHEAD, len(steps)):
                 ahead = len(marks)
-                if ahead == 0:
-                    self._process.send(prologue(step) + "\n")
-                self._client.provide({steps[ahead].file, *steps[ahead].needs})
-                self._process.send(script(steps[ahead], steps[ahead + 1] if ahead + 1 < len(steps) else None))
-                marks.append(self._mark())
+                self._client.provide(steps[ahead].needs)
+                following = steps[ahead + 1] if ahead + 1 < len(steps) else None
+                marks.append(self._send(script(steps[ahead], following)))
             self._await(marks[index], self._on_output)
             yield step
 
-    def _mark(self) -> int:
-        """Asks psql to say on both outputs that it came this far, in words that no file can know."""
+    def _send(self, text: str) -> int:
+        """Sends lines to psql and asks it to say on both outputs when it came to their end, in words no file can know."""
         self._asked += 1
-        self._process.send(f"\\echo {self._nonce}:{self._asked}\n\\warn {self._nonce}:{self._asked}\n")
+        mark = f"{self._nonce}:{self._asked}"
+        self._process.send(f"{text}\\echo {mark}\n\\warn {mark}\n")
         return self._asked
 
     def _await(self, mark: int, on_output: Callable[[str], None]) -> None:

@@ -90,7 +90,8 @@ class Checked:
     migration: Migration
     script: str = field(repr=False)  # the text to run: the migration's own, without an outer BEGIN and COMMIT
     includes: Mapping[str, str] = field(default_factory=dict, repr=False)  # path below the folder -> text
-    data: frozenset[str] = frozenset()  # paths below the folder that \copy reads
+    # All that psql will read, by path below the folder: a file as it stands, or the text to put in its place.
+    files: Mapping[str, Path | bytes] = field(default_factory=dict, repr=False)
     variables: frozenset[str] = frozenset()  # psql variables it mentions
     uses_metas: bool = False
     problems: tuple[Problem, ...] = ()
@@ -109,15 +110,10 @@ def check(migration: Migration, folder: Path) -> Checked:
         script = script[: statement.start] + blank + script[statement.end :]
     walk.transaction_control(migration.file, lexed, allowed=wrapper)
     walk.raw_variables()
-    return Checked(
-        migration,
-        script,
-        walk.includes,
-        frozenset(walk.data),
-        frozenset(walk.variables),
-        walk.uses_metas,
-        tuple(sorted(walk.problems, key=lambda problem: (problem.file, problem.line or 0))),
-    )
+    as_is = migration.as_is and script is migration.text
+    walk.files[migration.file] = folder / migration.file if as_is else script.encode("utf-8")
+    problems = tuple(sorted(walk.problems, key=lambda problem: (problem.file, problem.line or 0)))
+    return Checked(migration, script, walk.includes, walk.files, frozenset(walk.variables), walk.uses_metas, problems)
 
 
 def _wrapper(statements: list[Statement]) -> list[Statement]:
@@ -143,7 +139,7 @@ class _Walk:
         self.folder = folder
         self.problems: set[Problem] = set()
         self.includes: dict[str, str] = {}
-        self.data: set[str] = set()
+        self.files: dict[str, Path | bytes] = {}
         self.variables: set[str] = set()
         self.uses_metas = False
         self._raw: list[tuple[str, int, str]] = []  # (file, line, name)
@@ -240,11 +236,13 @@ class _Walk:
         if path in self.includes:
             return
         try:
-            text = sql.normalise((self.folder / path).read_bytes())
+            data = (self.folder / path).read_bytes()
+            text = sql.normalise(data)
         except ValueError:
             self.problem(file, meta.line, f"includes {path}, which isn't UTF-8 text")
             return
         self.includes[path] = text
+        self.files[path] = self.folder / path if data == text.encode("utf-8") else text.encode("utf-8")
         lexed = self.visit(path, text, above)
         self.transaction_control(path, lexed, allowed=[])
 
@@ -289,7 +287,7 @@ class _Walk:
         else:
             path = self._path(file, meta, target, PurePosixPath())
             if path is not None:
-                self.data.add(path)
+                self.files[path] = self.folder / path
 
     def _hidden_metas(self, file: str, text: str, lexed: Lexed) -> None:
         seen = {meta.start for meta in lexed.metas}
