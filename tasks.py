@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -64,8 +64,7 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
             raise Exit(code=int(code))
 
     names = list(inspect.signature(body).parameters)[1:]
-    made: Task[Any] = task(run, help={name: FLAGS[name] for name in names}, auto_shortflags=False)
-    return made
+    return cast("Task[Any]", task(run, help={name: FLAGS[name] for name in names}, auto_shortflags=False))
 
 
 def seconds(flag: str, value: str | None, default: float) -> float:

@@ -9,7 +9,10 @@ from pathlib import PurePosixPath
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:
-    """An archive of `files` (relative path with forward slashes -> content) with the folders that lead to them."""
+    """An archive of `files` (relative path with forward slashes -> content) with the folders that lead to them.
+
+    Unpacked, it sets the mode of those folders too: name files below folders of our own, or none.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}

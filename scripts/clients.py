@@ -223,7 +223,11 @@ class DockerClient:
     def _docker(self, *words: str, stdin: bytes = b"", timeout: float | None = _ENGINE_TIMEOUT) -> str:
         result = self._call(*words, stdin=stdin, timeout=timeout)
         if result.code != 0:
-            hint = "is Docker running? `docker info` says" if "daemon" in result.err else f"image: {self.image} (POSTGRES_IMAGE)"
+            hint = (
+                "is Docker running? `docker info` says"
+                if "Cannot connect" in result.err
+                else f"image: {self.image} (POSTGRES_IMAGE)"
+            )
             raise OpsError(f"docker {words[0]} failed: {result.err.strip()}", hint)
         return result.out
 

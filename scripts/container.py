@@ -20,7 +20,7 @@ from scripts.secret import Secret
 
 LABEL = "postgres-serving-split"
 _PORT = "5432/tcp"
-_PASSWORD_FILE = "etc/postgres-serving-split/password"  # in the container: `docker inspect` shows the path alone
+_PASSWORD_FILE = "postgres-serving-split.password"  # in the container's /etc: `docker inspect` shows the path alone
 _READY_DEADLINE = 90.0  # seconds from the container's start until it accepts connections
 _SECOND = 1_000_000_000  # the engine counts in nanoseconds
 
@@ -137,7 +137,7 @@ class Container:
             environment={
                 "POSTGRES_USER": ADMIN,
                 "POSTGRES_DB": DATABASE,
-                "POSTGRES_PASSWORD_FILE": f"/{_PASSWORD_FILE}",
+                "POSTGRES_PASSWORD_FILE": f"/etc/{_PASSWORD_FILE}",
                 "PGDATA": "/pgdata/data",
             },
             ports={_PORT: (HOST, None)},
@@ -150,7 +150,7 @@ class Container:
                 "retries": int(_READY_DEADLINE),
             },
         )
-        container.put_archive("/", tar({_PASSWORD_FILE: self._state()["password"].encode("utf-8")}))
+        container.put_archive("/etc", tar({_PASSWORD_FILE: self._state()["password"].encode("utf-8")}))
         return container
 
     def _await_ready(self, container: Any) -> None:

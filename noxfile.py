@@ -1,0 +1,68 @@
+"""All the checks. `python3 scripts/bootstrap.py nox` runs those that belong to every change; `-s NAME` runs one.
+
+Sessions use the environment that bootstrap.py made, so that what is tested is what is locked.
+"""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "unit", "integration"]
+nox.options.error_on_missing_interpreters = True
+
+SERVERS = ["embedded-16", "embedded-18", "docker"]
+COMPILE = ("uv", "pip", "compile", "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--quiet")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, on everything."""
+    session.run("mypy")
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """The pure parts, without a single process, and the rules of the house."""
+    session.run("pytest", "tests/unit", "tests/test_house.py", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("server", SERVERS, ids=SERVERS)
+def integration(session: nox.Session, server: str) -> None:
+    """Real Postgres, real psql. REQUIRE_DOCKER=1 makes a missing Docker engine a failure instead of a skip."""
+    workers = os.environ.get("PYTEST_WORKERS", "2")
+    session.run("pytest", "tests/integration", f"--server={server}", f"--numprocesses={workers}", *session.posargs)
+
+
+@nox.session
+def stress(session: nox.Session) -> None:
+    """The long proofs: twenty runners twenty times, and processes killed at every step."""
+    for server in session.posargs or SERVERS:
+        session.run("pytest", "tests/stress", f"--server={server}", "--timeout=3600")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Ratios measured in one run; the figures that the README promises."""
+    session.run("python", "tests/bench.py", *session.posargs)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Writes requirements/*.txt anew from pyproject.toml, for every platform at once."""
+    command = "--custom-compile-command=nox -s lock"
+    upgrade = ("--upgrade", *session.posargs)
+    session.run(*COMPILE, command, *upgrade, "pyproject.toml", "--output-file=requirements/runtime.txt")
+    constraint = "--constraints=requirements/runtime.txt"
+    session.run(*COMPILE, command, *upgrade, constraint, "--group=dev", "--output-file=requirements/dev.txt")

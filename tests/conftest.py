@@ -1,0 +1,21 @@
+"""What every suite shares: where the project is, and which server the tests with a database use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--server", default="embedded-16", help="embedded-16, embedded-18 or docker (POSTGRES_IMAGE)")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty migrations folder."""
+    path = tmp_path / "migrations"
+    path.mkdir()
+    return path
