@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,18 +113,22 @@ def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     """One server for all workers of a run: the first starts it, the last stops it."""
     name = str(request.config.getoption("--server"))
     parallel = hasattr(request.config, "workerinput")
-    home = tmp_path_factory.getbasetemp().parent if parallel else tmp_path_factory.getbasetemp()
-    users = home / "users"
-    with FileLock(home / "server.lock"):
+    run = tmp_path_factory.getbasetemp().parent if parallel else tmp_path_factory.getbasetemp()
+    # Not below pytest's own folder: every pytest that starts closes that to other accounts, and root's server runs as one.
+    home = Path(tempfile.gettempdir()) / f"serving-{hashlib.sha256(os.fsencode(run)).hexdigest()[:12]}"
+    home.mkdir(exist_ok=True)
+    users = run / "users"
+    with FileLock(run / "server.lock"):
         server = start_server(name, home)
         users.write_text(str(int(users.read_text()) + 1 if users.exists() else 1))
     yield server.dsn()
-    with FileLock(home / "server.lock"):
+    with FileLock(run / "server.lock"):
         left = int(users.read_text()) - 1
         users.write_text(str(left))
         if left == 0:
             server.stop()
             server.purge()
+            shutil.rmtree(home)
 
 
 def new_database(server: Dsn) -> Iterator[Database]:

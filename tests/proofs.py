@@ -87,7 +87,8 @@ POINTS = {
         "CREATE TABLE a3 (id int);\nCREATE TABLE b3 (id int);\n"
         "CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN\n"
         f"  PERFORM pg_advisory_lock({GATE}); PERFORM pg_advisory_unlock({GATE}); RETURN NULL;\nEND$$;\n"
-        "CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON a3 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_commit();\n"
+        "CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON a3 DEFERRABLE INITIALLY DEFERRED\n"
+        "  FOR EACH ROW EXECUTE FUNCTION at_commit();\n"
         "INSERT INTO a3 VALUES (1);\n"
     ),
 }
