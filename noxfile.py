@@ -55,7 +55,7 @@ def stress(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Ratios measured in one run; the figures that the README promises."""
-    session.run("python", "tests/bench.py", *session.posargs)
+    session.run("python", "-m", "tests.bench", *session.posargs)
 
 
 @nox.session

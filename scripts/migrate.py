@@ -57,7 +57,7 @@ class _Runner:
         self.folder = Folder(options.folder, (), ())
         self.again = " ".join(filter(None, ["invoke migrate", target.flags, _folder_flag(options.folder)]))
         self.checked: dict[str, Checked] = {}
-        self.current: Migration | None = None
+        self.current: Checked | None = None
 
     def run(self) -> None:
         self.console.say(f"target: {self.target.dsn}")
@@ -68,9 +68,13 @@ class _Runner:
                 on_message=self._show_message,
                 on_output=lambda line: self.console.say(f"  {line}"),
             )
+        except PsqlError as error:  # before or after the files: their own failures are explained where they run
+            raise OpsError(
+                f"psql stopped: {error.message} (exit code {error.code})", f"see that the server is up, then: {self.again}"
+            ) from None
         except KeyboardInterrupt:
             if self.current is not None:
-                self.console.note(f"interrupted in {self.current.file}: {self._fate(self.current)}")
+                self.console.note(f"interrupted in {self.current.migration.file}: {self._fate(self.current)}")
             raise
 
     def _work(self, session: Session) -> None:
@@ -176,14 +180,15 @@ class _Runner:
         width = max(len(item.migration.file) for item in checked)
         try:
             with self.console.progress(len(steps)) as advance:
-                self.current = checked[0].migration
-                advance("", self.current.file)
+                self.current = checked[0]
+                advance("", self.current.migration.file)
                 for index, _ in enumerate(session.run(steps, files)):
                     migration, now = checked[index].migration, time.monotonic()
                     milliseconds = round((now - began) * 1000)
                     done.append({"version": migration.version, "name": migration.name, "duration_ms": milliseconds})
-                    self.current = checked[index + 1].migration if index + 1 < len(checked) else None
-                    advance(f"  {migration.file.ljust(width)}  {milliseconds:>6} ms", self.current.file if self.current else "")
+                    self.current = checked[index + 1] if index + 1 < len(checked) else None
+                    following = self.current.migration.file if self.current else ""
+                    advance(f"  {migration.file.ljust(width)}  {milliseconds:>6} ms", following)
                     began = now
         except PsqlError as error:
             raise self._explain(error, checked[len(done)], len(done), len(checked)) from None
@@ -212,31 +217,43 @@ class _Runner:
         """What happened, where, what was kept, and what to do next."""
         migration = failed.migration
         message = error.error
+        fate = self._fate(failed)
         hint = f"mend {migration.file}, then: {self.again}"
         if message is None or (not message.sqlstate and not message.file):
             what = f"{migration.file}: psql was ended from outside or lost the server ({error.message}; exit code {error.code})"
-            hint = f"see that the server is up, then: {self.again}"
         elif psql.GUARD_FAILED in message.text:
-            what = (
-                f"{migration.file} ended the transaction in which it ran, by a COMMIT or ROLLBACK that could not be seen "
-                "beforehand (\\gexec, a procedure). What it committed itself stays"
-            )
+            done_by_it = "ended the transaction in which it ran" if migration.transactional else "left a transaction open"
+            what = f"{migration.file} {done_by_it}, in a way that could not be seen beforehand (\\gexec)"
         else:
             what = _located(message, failed)
             if message.sqlstate == _NEEDS_NO_TRANSACTION and migration.transactional:
                 hint = f"put `-- migrate: no-transaction` into the first comment of {migration.file}, then: {self.again}"
+        if error.lost_server or message is None or (not message.sqlstate and not message.file):
+            hint = f"see that the server is up, then: {self.again}"
+            if migration.transactional and (message is None or not message.file):
+                fate = f"{migration.file} was rolled back, unless its COMMIT had come through: the next run sees"
         if not migration.transactional:
             hint += " --resume"
-        kept = "nothing was applied before it" if not done else f"{done} file{'s' if done > 1 else ''} before it stay applied"
+        kept = (
+            "nothing was applied before it"
+            if not done
+            else f"{done} files before it stay applied"
+            if done > 1
+            else "the file before it stays applied"
+        )
         later = total - done - 1
         rest = f"; {later} after it {'was' if later == 1 else 'were'} not started" if later else ""
-        return OpsError(f"{what}\n  kept: {self._fate(migration)}; {kept}{rest}", hint)
+        return OpsError(f"{what}\n  kept: {fate}; {kept}{rest}", hint)
 
     @staticmethod
-    def _fate(migration: Migration) -> str:
-        if migration.transactional:
-            return f"{migration.file} was rolled back whole"
-        return f"{migration.file} runs outside a transaction: what it did before stays, and its row says `started`"
+    def _fate(checked: Checked) -> str:
+        file = checked.migration.file
+        if not checked.migration.transactional:
+            return f"{file} runs outside a transaction: what it did before stays, and its row says `started`"
+        metas = (meta for text in (checked.script, *checked.includes.values()) for meta in lexer.lex(text).metas)
+        if any(meta.name == "gexec" for meta in metas):
+            return f"{file} was rolled back, except for what it may have committed itself by \\gexec"
+        return f"{file} was rolled back whole"
 
     def _show_message(self, message: Message) -> None:
         place = f"{message.file}:{message.line}: " if message.file else ""
@@ -279,16 +296,37 @@ def _step(checked: Checked, revision: str | None) -> Step:
 def _located(message: Message, failed: Checked) -> str:
     """`file:line: ERROR: text (SQLSTATE)`, the line's text, and what the server added."""
     text = failed.script if message.file == failed.migration.file else failed.includes.get(message.file, "")
-    line = message.line
-    for statement in lexer.lex(text).statements:
-        if statement.line <= message.line <= statement.end_line:
-            line = message.error_line(statement.line)
-    lines = text.split("\n")
+    line, lines = _line(message, text), text.split("\n")
     state = f" (SQLSTATE {message.sqlstate})" if message.sqlstate else ""
     shown = f"\n  {line} | {lines[line - 1].rstrip()}" if 0 < line <= len(lines) else ""
     details = [extra.strip() for extra in message.extra if re.match(r"(DETAIL|HINT|CONTEXT):", extra)]
-    place = f"{message.file or failed.migration.file}:{line}"
+    # In no file: a line of the runner's own, which writes the ledger row and commits.
+    place = f"{message.file}:{line}" if message.file else f"{failed.migration.file}: at its end"
     return "\n  ".join([f"{place}: {message.severity}: {message.text}{state}{shown}", *details])
+
+
+def _line(message: Message, text: str) -> int:
+    """The line of a file that a message is about. psql names the one on which the statement ended."""
+    lines = text.split("\n")
+    begin, joined = 0, False
+    starts: list[int] = []  # of the statements that may be meant: several can share a line
+    for statement in lexer.lex(text).statements:
+        if statement.line > message.line:
+            break
+        begin = begin if joined else statement.line  # the server counts from the first of those that \\; joins
+        joined = text[: statement.end].endswith("\\;")
+        if message.line <= statement.end_line:
+            starts.append(begin)
+        elif statement.copies_stdin and message.data_line:
+            return statement.end_line + message.data_line
+    if message.pointer is None or not starts:
+        return message.line
+    count, shown = message.pointer
+    found = [start + count - 1 for start in starts]
+    for line in found:
+        if line <= message.line and shown in lines[line - 1].replace("\t", " "):
+            return line
+    return min(found[-1], message.line)  # a variable's value, or SQL made by \gexec
 
 
 def _git_revision(folder: Path, env: Mapping[str, str]) -> str | None:
