@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from shutil import copyfile, rmtree
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from scripts import dsn as dsns
 from scripts import shell
@@ -27,6 +28,9 @@ INSTALL_HINT = (
     "install psql (Debian: postgresql-client; macOS: brew install libpq; Windows: the PostgreSQL installer), "
     "or start Docker and use --docker"
 )
+
+
+Spawn = Callable[..., shell.Process]
 
 
 class Mode(Enum):
@@ -74,20 +78,26 @@ class ProgramClient:
     program: str
     env: Mapping[str, str]
     mode: Mode
+    spawn: Spawn = shell.Process
     _process: shell.Process | None = None
     _folder: Path | None = None
     _staged: dict[str, Content] = field(default_factory=dict)
     _code: int | None = None
 
     def start(self, dsn: Dsn) -> shell.Process:
-        self._folder = Path(tempfile.mkdtemp(prefix="postgres-serving-split-"))  # entered by its owner alone
-        self._work.mkdir()
-        passfile = self._folder / "pgpass"
-        shell.write_private(passfile, pgpass(dsn))
         params = {key: str(Path(dsn.params[key]).resolve()) for key in dsns.FILES if dsn.params.get(key, "system") != "system"}
         argv = [self.program, *ARGUMENTS, "--dbname", dsn.with_params(**params).without_password()]
-        env = {**clean_env(self.env), **psql_env(str(passfile))}
-        self._process = shell.Process(argv, env=env, cwd=self._work)
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="postgres-serving-split-"))  # entered by its owner alone
+            self._work.mkdir()
+            passfile = self._folder / "pgpass"
+            shell.write_private(passfile, pgpass(dsn))
+            env = {**clean_env(self.env), **psql_env(str(passfile))}
+            self._process = self.spawn(argv, env=env, cwd=self._work)
+        except BaseException:
+            with shell.uninterrupted():
+                self.close()
+            raise
         return self._process
 
     def stage(self, files: Mapping[str, Content]) -> str:
@@ -142,7 +152,8 @@ class DockerClient:
     env: Mapping[str, str]
     run: shell.Run = shell.run
     mode: Mode = Mode.DOCKER
-    platform: str = os.name
+    platform: str = sys.platform
+    spawn: Spawn = shell.Process
     _container: str = ""
     _process: shell.Process | None = None
     _code: int | None = None
@@ -158,21 +169,33 @@ class DockerClient:
                     raise UsageError(f"{key} of the DSN can't be read: {dsn.params[key]}: {error.strerror}") from None
                 dsn = dsn.with_params(**{key: str(_WORK / ".tls" / key)})
         environment = [word for name, value in psql_env(str(_WORK / ".pgpass")).items() for word in ("--env", f"{name}={value}")]
-        self._container = self._docker(
-            *("create", "--interactive", "--rm", "--label", f"{LABEL}=psql", *network, "--user", "0:0"),
-            *("--workdir", str(_WORK), *environment, "--entrypoint", "psql"),
-            *(self.image, *ARGUMENTS, "--dbname", dsn.without_password()),
-            timeout=None,
-        ).strip()
         try:
+            self._create(
+                *("--interactive", "--rm", "--label", f"{LABEL}=psql", *network, "--user", "0:0"),
+                *("--workdir", str(_WORK), *environment, "--entrypoint", "psql"),
+                *(self.image, *ARGUMENTS, "--dbname", dsn.without_password()),
+            )
             self.stage(files)
             argv = ["docker", "start", "--attach", "--interactive", self._container]
-            self._process = shell.Process(argv, env=clean_env(self.env))
+            self._process = self.spawn(argv, env=clean_env(self.env))
         except BaseException:
             with shell.uninterrupted():
                 self.close()
             raise
         return self._process
+
+    def _create(self, *words: str) -> None:
+        """Makes the container. Ctrl-C can end the pull, but doesn't come between the container and our knowing its id."""
+        create = ("create", "--pull", "never", *words)
+        with shell.uninterrupted():
+            result = self._call(*create)
+            self._container = result.out.strip()
+        if "No such image" in result.err:
+            self._docker("pull", "--quiet", self.image, timeout=None)
+            with shell.uninterrupted():
+                self._container = self._docker(*create).strip()
+        elif result.code != 0:
+            raise self._refused("create", result)
 
     def _reachable(self, dsn: Dsn) -> tuple[Dsn, list[str]]:
         """The DSN as the container must have it, and its network: this machine is not the container's localhost."""
@@ -184,14 +207,14 @@ class DockerClient:
         endpoint = (
             self.env.get("DOCKER_HOST") or self._docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
         )
-        remote = endpoint.partition("://")[2].rpartition("@")[2].partition("/")[0].rpartition(":")[0]
-        if endpoint.startswith(("tcp:", "ssh:", "http:", "https:")) and remote not in ("localhost", "127.0.0.1", "[::1]"):
+        machine = urlsplit(endpoint).hostname  # None of a unix socket or a named pipe
+        if machine not in (None, "localhost", "127.0.0.1", "::1"):
             raise UsageError(
                 f"the DSN leads to this machine, and the Docker engine runs on another ({name})",
                 "use --psql local, or a DSN that the engine's machine can reach",
             )
-        if "Docker Desktop" in system or self.platform == "nt" or endpoint.startswith("npipe:"):
-            return dsn.with_host("host.docker.internal"), []
+        if "Docker Desktop" in system or self.platform != "linux":
+            return dsn.with_host(",".join(["host.docker.internal"] * len(dsn.hosts))), []
         return dsn, ["--network", "host"]
 
     def stage(self, files: Mapping[str, Content]) -> str:
@@ -223,13 +246,13 @@ class DockerClient:
     def _docker(self, *words: str, stdin: bytes = b"", timeout: float | None = _ENGINE_TIMEOUT) -> str:
         result = self._call(*words, stdin=stdin, timeout=timeout)
         if result.code != 0:
-            hint = (
-                "is Docker running? `docker info` says"
-                if "Cannot connect" in result.err
-                else f"image: {self.image} (POSTGRES_IMAGE)"
-            )
-            raise OpsError(f"docker {words[0]} failed: {result.err.strip()}", hint)
+            raise self._refused(words[0], result)
         return result.out
+
+    def _refused(self, word: str, result: shell.Result) -> OpsError:
+        no_engine = "Cannot connect" in result.err
+        hint = "is Docker running? `docker info` says" if no_engine else f"image: {self.image} (POSTGRES_IMAGE)"
+        return OpsError(f"docker {word} failed: {result.err.strip()}", hint)
 
 
 def _root(path: str, content: Content) -> Path | None:

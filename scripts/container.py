@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,8 +40,9 @@ class Container:
         engine = connect(self.env)
         with _engine_errors(self.image):
             container = self._find(engine)
-            if container is not None and container.image.id != self._image_id(engine):
-                container.remove(force=True, v=True)  # another image was asked for; its data stay in their own volume
+            # "created": an interruption may have come before its password file. Its data stay in a volume of their own.
+            if container is not None and (container.status == "created" or container.image.id != self._image_id(engine)):
+                container.remove(force=True, v=True)
                 container = None
             if container is not None and container.status == "running" and _health(container) == "healthy":
                 return False
@@ -122,12 +124,11 @@ class Container:
             return str(engine.images.get(self.image).id)
         except docker.errors.ImageNotFound:
             self.say(f"pulling the image {self.image}")
-            repository, _, tag = self.image.rpartition(":") if "/" not in self.image.rpartition(":")[2] else (self.image, "", "")
-            return str(engine.images.pull(repository or self.image, tag=tag or "latest").id)
+            return str(engine.images.pull(self.image).id)
 
     def _create(self, engine: Any) -> Any:
         self._image_id(engine)
-        volume = f"{self.name}-{self.image.replace(':', '-').replace('/', '-')}"
+        volume = f"{self.name}-{re.sub('[^A-Za-z0-9_.-]', '-', self.image)}"
         labels = {LABEL: self._id()}
         engine.volumes.create(volume, labels=labels)
         container = engine.containers.create(
@@ -177,7 +178,9 @@ def connect(env: Mapping[str, str]) -> Any:
         if env.get("DOCKER_HOST"):
             engine = docker.DockerClient.from_env(environment=dict(env))
         else:
-            context = ContextAPI.get_current_context()
+            context = ContextAPI.get_context(env.get("DOCKER_CONTEXT"))
+            if context is None:
+                raise OpsError(f"there is no Docker context {env.get('DOCKER_CONTEXT')}", "docker context ls")
             engine = docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False)
         engine.ping()
     except docker.errors.DockerException as error:

@@ -29,6 +29,7 @@ DATABASE = "serving"
 HOST = "127.0.0.1"
 _ACCOUNT = "pgserver"  # PostgreSQL refuses to run as root; this is the wheel's own name for the other user
 _SOCKET_PATH_LIMIT = 100  # bytes; sun_path holds 104 on macOS and 108 on Linux, with the NUL
+_NOT_RUNNING = 3  # how `pg_ctl status` says so; whatever else keeps it from an answer has another exit code
 _START_DEADLINE = 30.0  # seconds; a start takes 0.6 s, and after a crash it waits for the old processes to go
 
 
@@ -129,7 +130,7 @@ class Embedded:
 
     def stop(self) -> bool:
         """Stops the server; False when none ran. Its data stays."""
-        if not self.data.is_dir() or self._control("status").code != 0:
+        if not self.data.is_dir() or self._control("status").code == _NOT_RUNNING:
             return False
         result = self._control("stop", "--wait", "--mode=fast")
         if result.code != 0:
@@ -146,8 +147,17 @@ class Embedded:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _control(self, *words: str) -> shell.Result:
-        argv = [program("pg_ctl", self.version), *words, "--pgdata", self.data]
-        return self.run(argv, env=clean_env(self.env), cwd=self.home, user=_account(), timeout=90)
+        return self._run("pg_ctl", *words, f"--pgdata={self.data}", timeout=90)
+
+    def _run(self, name: str, *words: str, timeout: float) -> shell.Result:
+        """Runs a program of the wheel as the server's account."""
+        path, account = program(name, self.version), _account()
+        if account is not None:
+            opened = _open_the_way(self.home) + _open_the_way(path.parent)
+            if opened:
+                folders = ", ".join(opened)
+                self.say(f"as root, the server runs as {account}; so that it reaches its files, all may pass through {folders}")
+        return self.run([path, *words], env=clean_env(self.env), cwd=self.home, user=account, timeout=timeout)
 
     def _port(self) -> int:
         try:
@@ -162,36 +172,33 @@ class Embedded:
 
             shell.write_private(self.password_file, secrets.token_urlsafe(24))
         self.log.touch(mode=0o600)
+        account = _account()
+        owners = [] if account is None else [self._make_account(account)]
         folders = [folder for folder in (self.socket_folder,) if folder is not None]
         for folder in folders:
             folder.mkdir(mode=0o700, exist_ok=True)
-        account = _account()
+            if folder.is_symlink() or folder.stat().st_uid not in (*owners, os.geteuid()):  # a trap, in the temp folder
+                raise OpsError(f"{folder} belongs to somebody else", "remove it, or work in a folder with a shorter path")
         if account is None:
             self.home.chmod(0o700)
             return
-        self._make_account(account)
         self.home.chmod(0o711)  # entered by the server's account, listed by nobody
         for path in (self.log, *folders):
             shutil.chown(path, account, account)
-        opened = _open_the_way(self.home) + _open_the_way(program("postgres", self.version).parent)
-        if opened:
-            folders_opened = ", ".join(opened)
-            self.say(
-                f"as root, the server runs as {account}; so that it reaches its files, all may pass through {folders_opened}"
-            )
 
-    def _make_account(self, account: str) -> None:
+    def _make_account(self, account: str) -> int:
+        """Sees to it that the account exists; returns its uid."""
         import pwd
 
         with contextlib.suppress(KeyError):
-            pwd.getpwnam(account)
-            return
+            return pwd.getpwnam(account).pw_uid
         result = self.run(["useradd", "--system", "--no-create-home", "--user-group", account], env=self.env, timeout=30)
         if result.code not in (0, 9):  # 9: another process made it meanwhile
             raise OpsError(
                 f"PostgreSQL doesn't run as root, and the account {account} can't be made: {result.err.strip()}",
                 "run this as a user who is not root, or use --docker",
             )
+        return pwd.getpwnam(account).pw_uid
 
     def _initialise(self) -> None:
         """initdb into a folder beside, renamed when it is whole: an interruption leaves nothing that looks like data."""
@@ -205,12 +212,11 @@ class Embedded:
             shutil.chown(new, account, account)
             shutil.chown(password_file, account, account)
         try:
-            argv = [
-                program("initdb", self.version),
-                *(f"--pgdata={new}", f"--username={ADMIN}", f"--pwfile={password_file}", "--auth=scram-sha-256"),
+            result = self._run(
+                *("initdb", f"--pgdata={new}", f"--username={ADMIN}", f"--pwfile={password_file}", "--auth=scram-sha-256"),
                 *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
-            ]
-            result = self.run(argv, env=clean_env(self.env), cwd=self.home, user=account, timeout=300)
+                timeout=300,
+            )
         finally:
             password_file.unlink(missing_ok=True)
         if result.code != 0:
@@ -249,6 +255,7 @@ def _account() -> str | None:
 def _open_the_way(path: Path) -> list[str]:
     """Lets everybody pass through (not list) each folder that leads to `path`; returns those that had to change."""
     opened = []
+    path = path.resolve()
     for folder in (path, *path.parents):
         mode = stat.S_IMODE(folder.stat().st_mode)
         if not mode & stat.S_IXOTH:

@@ -30,7 +30,9 @@ _NOT_READY = re.compile(
     "|closed the connection unexpectedly|recovery mode|not yet accepting|Network is unreachable|No route to host"
 )
 # A session as a file may expect to find it, whatever the one before did. Not DISCARD ALL: it gives up the lock.
+# In a transaction of its own: the next one begins as the defaults say that stand when it begins, READ ONLY for one.
 _CLEAN_SESSION = (
+    "BEGIN",
     "RESET SESSION AUTHORIZATION",
     "RESET ROLE",
     "RESET ALL",
@@ -39,6 +41,7 @@ _CLEAN_SESSION = (
     "DEALLOCATE ALL",
     "CLOSE ALL",
     "UNLISTEN *",
+    "COMMIT",
 )
 # psql's own state as the runner needs it, after a file that used meta-commands.
 _CLEAN_PSQL = (
@@ -59,23 +62,35 @@ class Message:
     line: int = 0  # the line on which the statement ended
     extra: tuple[str, ...] = ()  # DETAIL, HINT, LINE n and the caret below it
 
-    def error_line(self, statement_line: int) -> int:
-        """The line of the file that the server points at, for a statement that began on `statement_line`."""
+    @property
+    def pointer(self) -> tuple[int, str] | None:
+        """The line that the server points at, counted from 1 in what it was sent, and its text as far as psql shows it."""
         for extra in self.extra:
-            match = re.match(r"LINE (\d+):", extra)
+            match = re.match(r"LINE (\d+): (.*)", extra)
             if match:
-                return statement_line + int(match[1]) - 1
-        return self.line
+                return int(match[1]), match[2].removeprefix("...").removesuffix("...").strip()
+        return None
+
+    @property
+    def data_line(self) -> int | None:
+        """The line of COPY's data, counted from 1, that the server complains of."""
+        match = re.search(r"^CONTEXT:  COPY .*?, line (\d+)", "\n".join(self.extra), re.MULTILINE)
+        return int(match[1]) if match else None
 
 
 class PsqlError(OpsError):
-    """psql ended before its work was done. `error` is the last thing it said; `code` its exit code."""
+    """psql ended before its work was done. `error` is what the server, else psql, said last; `code` its exit code."""
 
     def __init__(self, message: str, *, error: Message | None, code: int, connected: bool) -> None:
         super().__init__(message)
         self.error = error
         self.code = code
         self.connected = connected
+
+    @property
+    def lost_server(self) -> bool:
+        """Whether psql ended because the connection broke: its exit code 2 (EXIT_BADCONN in psql's settings.h)."""
+        return self.code == 2
 
     @property
     def may_pass(self) -> bool:
@@ -261,7 +276,8 @@ class Session:
         for message in messages:
             if message not in errors and not _is_noise(message):
                 self._on_message(message)
-        error = errors[-1] if errors else None
+        # What the server said last, before psql's own "connection to server was lost".
+        error = next((error for error in reversed(errors) if error.sqlstate), errors[-1] if errors else None)
         text = " ".join([error.text, *(line.strip() for line in error.extra)]) if error else f"psql ended with exit code {code}"
         if not self._connected:
             text = "\n".join(line.removeprefix("psql: error: ").strip() for line in said) or text

@@ -38,7 +38,7 @@ def _serve(listener: socket.socket, engine_socket: str, opened: list[socket.sock
 def engine_by_tcp() -> Iterator[str]:
     """DOCKER_HOST of a TCP port that leads to this machine's engine."""
     databases.require_docker()
-    endpoint = ContextAPI.get_current_context().Host
+    endpoint = ContextAPI.get_current_context().Host or ""
     assert endpoint.startswith("unix://"), "this proxy leads to a unix socket"
     opened: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
