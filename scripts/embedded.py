@@ -105,6 +105,7 @@ class Embedded:
 
     def start(self) -> bool:
         """Makes the server run; False when it did already. Raises OpsError with the end of the server's log."""
+        program("postgres", self.version)  # raises before anything is made
         if self.data.is_dir() and self.running():
             return False
         self._prepare_folders()
@@ -133,7 +134,7 @@ class Embedded:
         if not self.data.is_dir() or self._control("status").code == _NOT_RUNNING:
             return False
         result = self._control("stop", "--wait", "--mode=fast")
-        if result.code != 0:
+        if result.code != 0 and self._control("status").code != _NOT_RUNNING:  # else it died meanwhile
             raise OpsError(
                 f"PostgreSQL {self.version} does not stop:\n{result.err.strip()}\n{self._log_end()}", f"its log: {self.log}"
             )
@@ -171,6 +172,8 @@ class Embedded:
             import secrets
 
             shell.write_private(self.password_file, secrets.token_urlsafe(24))
+        for left in self.home.glob("data.new-*"):  # of a run that was killed; its initdb may still write to it
+            shutil.rmtree(left, ignore_errors=True)
         self.log.touch(mode=0o600)
         account = _account()
         owners = [] if account is None else [self._make_account(account)]
@@ -202,9 +205,7 @@ class Embedded:
 
     def _initialise(self) -> None:
         """initdb into a folder beside, renamed when it is whole: an interruption leaves nothing that looks like data."""
-        new = self.home / "data.new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(mode=0o700)
+        new = Path(tempfile.mkdtemp(prefix="data.new-", dir=self.home))
         password_file = self.home / "password.initdb"
         shell.write_private(password_file, self.password_file.read_text(encoding="utf-8"))
         account = _account()
@@ -238,7 +239,7 @@ class Embedded:
 
         admin = self.dsn().with_params(dbname="postgres").uri().reveal()
         with psycopg.connect(admin, autocommit=True, connect_timeout=10) as connection:
-            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
                 connection.execute(f"CREATE DATABASE {DATABASE}")
 
     def _log_end(self) -> str:

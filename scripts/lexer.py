@@ -17,6 +17,7 @@ _LETTER = r"[^\x00-@\[-^`{-\x7f]"  # A-Z a-z _ and all beyond ASCII
 _LETTER_OR_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"
 _IDENT = rf"{_LETTER}(?:{_LETTER_OR_DIGIT}|\$)*"
 _VAR = rf"{_LETTER_OR_DIGIT}+"  # the characters of a psql variable's name
+BLANKS = " \t\n\f\v"  # what psql splits arguments at; str.split() and \s know others
 
 # One token of SQL. Order matters where two could match at one place, as longest-match does in psql's own lexer.
 _TOKEN = re.compile(
@@ -29,6 +30,7 @@ _TOKEN = re.compile(
     | (?P<quoted>"(?:[^"]|"")*")
     | (?P<open>[eE]?'|")                                     # a quote without its end
     | (?P<dollar>\$(?:{_LETTER}{_LETTER_OR_DIGIT}*)?\$)
+    | (?P<paramjunk>\$[0-9]+{_LETTER})
     | (?P<param>\$[0-9]+)
     | (?P<word>{_IDENT})
     | (?P<number>[0-9][0-9A-Za-z_.]*)
@@ -41,13 +43,23 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_NUMBER = re.compile(r"[0-9][0-9_]*(\.[0-9_]*)?([eE][0-9_]*)?|0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+")
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _META_NAME = re.compile(r"[^ \t\n\f\v\\]*")
 _WHOLE_LINE = frozenset({"copy", "!", "h", "help", "ef", "ev", "sf", "sv"})  # their argument is the rest of the line
 # Meta-commands that send what stands before them, as a semicolon does.
 _SENDERS = frozenset({"g", "gx", "gset", "gexec", "gdesc", "crosstabview", "crosstab", "watch"})
 _END_OF_DATA = re.compile(r"^\\\.$", re.MULTILINE)
+# The tokens of \copy's arguments, as copy.c of psql asks strtokx() for them: what quotes and separates differs by place.
+_COPY_NAME = re.compile(r"""[ \t\n\r]*("(?:[^"]|"")*"?|[.,()]|[^ \t\n\r.,()"]+)""")
+_COPY_COLUMN = re.compile(r"""[ \t\n\r]*("(?:[^"]|"")*"?|[()]|[^ \t\n\r()"]+)""")
+_COPY_QUERY = re.compile(
+    r"""[ \t\n\r]*([eE]'(?:[^'\\]|''|\\.)*'?|'(?:[^']|'')*'?|"(?:[^"]|"")*"?|[()]|[^ \t\n\r()"']+)""", re.DOTALL
+)
+_COPY_TARGET = re.compile(r"""[ \t\n\r]*('(?:[^']|'')*'?|;|[^ \t\n\r;']+)""")
 _MENTION = re.compile(rf""":['"]?({_VAR})|:\{{\?({_VAR})""")
+_WORDLIKE = re.compile(rf"{_LETTER_OR_DIGIT}|\$")
+_STDIN = frozenset({"STDIN", "STDOUT"})  # COPY takes either word in either direction
 CONDITIONALS = frozenset({"if", "elif", "else", "endif"})
 
 
@@ -83,7 +95,9 @@ class Lexed:
     items: list[Statement | Meta] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)  # (line, what psql and we could see differently)
     raw_variables: list[tuple[int, str]] = field(default_factory=list)  # (line, name) of :name put into SQL unquoted
+    joined_variables: list[tuple[int, str]] = field(default_factory=list)  # those that touch another word or a quote
     variables: set[str] = field(default_factory=set)  # every psql variable that SQL or an argument mentions
+    ambiguous: bool = False  # without standard_conforming_strings, strings would end elsewhere
 
     @property
     def statements(self) -> Iterator[Statement]:
@@ -110,6 +124,7 @@ class _Lexer:
         self._line_at = (0, 1)
         self._batch: list[Statement] = []  # ended by \; and not sent yet
         self._data_due: list[int] = []  # lines of what was sent and now reads data, from the next line on
+        self._unsure = False  # whether psql may still have words of an earlier statement in mind
         self._begin_statement()
 
     def _begin_statement(self) -> None:
@@ -120,6 +135,8 @@ class _Lexer:
         self.parens = 0
         self.routine = False  # CREATE [OR REPLACE] FUNCTION or PROCEDURE, whose BEGIN ATOMIC body keeps its semicolons
         self.begins = 0  # open BEGIN ATOMIC bodies and CASEs in them
+        self.begun = False  # whether the token before was the BEGIN of a body
+        self.escapes = False  # whether the token before was an E'' string, which a string on the next line continues
         self.copy = ""  # of a COPY: "", then "COPY", then "FROM", then "STDIN" as the words come by
 
     def _line(self, offset: int) -> int:
@@ -154,10 +171,13 @@ class _Lexer:
             if kind == "meta":
                 self._meta(start)
             elif value == "\\;":
+                self._expect_closed(start, "\\;")
                 self._end_statement(start, self.at)
+                self._unsure = True
             elif value == ";" and not self.parens and not self.begins:
                 self._end_statement(start, self.at)
                 self._send()
+                self._unsure = False
             else:
                 if self.start is None:
                     self.start = start
@@ -180,8 +200,17 @@ class _Lexer:
             self._block_comment(start)
             return
         self.content = True
+        word = keyword(value) if kind == "word" else ""
+        if self.begun and word != "ATOMIC":
+            self._problem(start, "BEGIN in CREATE FUNCTION or PROCEDURE without ATOMIC: psql takes it for a body; quote the name")
+        self.begun = False
+        if self.escapes and kind == "string" and "\\" in value:
+            self._problem(
+                start, "a string that continues an E'' string holds a backslash, which psql and the server read differently"
+            )
+        self.escapes = kind == "estring" or (self.escapes and kind == "string")
         if kind == "word":
-            self._word(value.upper())
+            self._word(word, start)
             return
         self.plain = False
         if kind == "dollar":
@@ -192,19 +221,29 @@ class _Lexer:
         elif kind == "open":
             self._problem(start, "a quote is not closed")
             self.at = len(self.text)
+        elif kind == "string":
+            self.out.ambiguous = self.out.ambiguous or "\\'" in value
         elif kind == "number" and value[-1] in "eE" and self.text.startswith("'", self.at):
             self._problem(start, "a number runs into a string, which versions of psql read differently")
+        elif kind == "paramjunk" or (kind == "number" and not _NUMBER.fullmatch(value)):
+            self._problem(start, "a number runs into a word, which versions of psql read differently")
         elif kind == "safevar":
             self.out.variables |= variables_in(value)
         elif kind == "var":
             self.out.variables.add(value[1:])
             self.out.raw_variables.append((self._line(start), value[1:]))
+            if _WORDLIKE.match(self.text[start - 1 : start]) or self.text[self.at : self.at + 1] in tuple("'\"$&"):
+                self.out.joined_variables.append((self._line(start), value[1:]))
         elif value == "(":
             self.parens += 1
         elif value == ")" and self.parens:
             self.parens -= 1
+        elif value == ";" and self.begins > 1:
+            self._problem(
+                start, "a semicolon inside CASE or a second BEGIN of a function's body: psql misses its END; quote the name"
+            )
 
-    def _word(self, word: str) -> None:
+    def _word(self, word: str, start: int) -> None:
         if len(self.words) < 4:
             self.words.append(word)
             self.routine = re.match(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b", " ".join(self.words)) is not None
@@ -212,13 +251,19 @@ class _Lexer:
             self.plain = False
         if self.parens:
             return
+        if word == "BEGIN" and self._unsure:
+            self._problem(
+                start, "BEGIN after \\; or a \\g... inside \\if, where psql may miss it: end the statement before with ;"
+            )
         if self.routine:
             if word == "BEGIN" or (word == "CASE" and self.begins):
                 self.begins += 1
+                self.begun = word == "BEGIN"
             elif word == "END" and self.begins:
                 self.begins -= 1
         elif self.words[0] == "COPY" and self.copy != "STDIN":
-            self.copy = word if word == "FROM" or (word == "STDIN" and self.copy == "FROM") else "COPY"
+            reads = word in _STDIN and self.copy == "FROM"
+            self.copy = "STDIN" if reads else "FROM" if word == "FROM" else "COPY"
 
     def _block_comment(self, start: int) -> None:
         nested = 1
@@ -230,6 +275,11 @@ class _Lexer:
                 return
             nested += 1 if edge.group() == "/*" else -1
             self.at = edge.end()
+
+    def _expect_closed(self, start: int, what: str) -> None:
+        """Notes when a statement ends inside of something; psql would carry on with it or not, by version and branch."""
+        if self.parens or self.begins:
+            self._problem(start, f"{what} inside parentheses or a function's body")
 
     def _end_statement(self, last: int, end: int) -> None:
         """Records the statement under way; `last` is the offset at which psql notices its end."""
@@ -282,20 +332,33 @@ class _Lexer:
         line_end = self.text.find("\n", args_from)
         line_end = len(self.text) if line_end < 0 else line_end
         self.at = line_end if name in _WHOLE_LINE else self._end_of_args(args_from, line_end)
-        args = self.text[args_from : self.at].strip()
+        args = self.text[args_from : self.at].strip(BLANKS)
         if name in CONDITIONALS and self.content:
             self._problem(start, f"\\{name} in the middle of a statement")
         if name == "endif":
             self.depth = max(0, self.depth - 1)
         if name in _SENDERS:
-            self._end_statement(start, start)
-            self._send()
+            self._sender(name, start)
         self.out.variables |= variables_in(args)
         self.out.items.append(Meta(name, args, self._line(start), start, self.depth))
         if name == "if":
             self.depth += 1
-        if name == "copy" and re.search(r"\bfrom\s+stdin\b", args, re.IGNORECASE):
-            self._expect_data(self._line(start))
+        if name == "copy":
+            self.out.ambiguous = self.out.ambiguous or "\\" in args
+            direction, target = copy_target(args) or ("", "")
+            if direction == "FROM" and keyword(target) in _STDIN:
+                self._expect_data(self._line(start))
+
+    def _sender(self, name: str, start: int) -> None:
+        """A meta-command that sends what stands before it."""
+        if not self.content and not self._batch:
+            self._problem(start, f"\\{name} without a statement before it repeats the last one")
+        self._expect_closed(start, f"\\{name}")
+        self._end_statement(start, start)
+        if name != "g" and any(statement.copies_stdin for statement in self._batch):
+            self._problem(start, f"\\{name} behind COPY FROM STDIN: end it with a semicolon")
+        self._send()
+        self._unsure = self.depth > 0  # a branch that is skipped sends nothing, and psql keeps the words in mind
 
     def _end_of_args(self, at: int, line_end: int) -> int:
         """Where a meta-command's arguments end: at the line's end or at the next backslash outside quotes."""
@@ -313,6 +376,40 @@ class _Lexer:
                 return at
             at += 1
         return line_end
+
+
+def copy_target(args: str) -> tuple[str, str] | None:
+    """("FROM" or "TO", the token behind it, quotes included) of a \\copy, or None where psql finds neither."""
+    at = 0
+
+    def token(pattern: re.Pattern[str]) -> str:
+        nonlocal at
+        match = pattern.match(args, at)
+        at = match.end() if match else len(args)
+        return match[1] if match else ""
+
+    word = token(_COPY_NAME)
+    if keyword(word) == "BINARY":
+        word = token(_COPY_NAME)
+    depth = 1 if word == "(" else 0
+    while depth and word:
+        word = token(_COPY_QUERY)
+        depth += (word == "(") - (word == ")")
+    word = token(_COPY_NAME)
+    if word == ".":  # schema . table
+        token(_COPY_NAME)
+        word = token(_COPY_NAME)
+    if word == "(":
+        while word not in (")", ""):
+            word = token(_COPY_COLUMN)
+        word = token(_COPY_NAME)
+    target = token(_COPY_TARGET)
+    return (keyword(word), target) if keyword(word) in ("FROM", "TO") and target else None
+
+
+def keyword(word: str) -> str:
+    """A word in upper case, as keywords are compared: letters beyond ASCII have no case, and no keyword has one."""
+    return word.upper() if word.isascii() else word
 
 
 def variables_in(args: str) -> set[str]:

@@ -257,7 +257,8 @@ class _Runner:
 
     def _show_message(self, message: Message) -> None:
         place = f"{message.file}:{message.line}: " if message.file else ""
-        self.console.note(f"  {place}{message.severity}: {message.text}")
+        severity = f"{message.severity}: " if message.severity else ""
+        self.console.note("\n    ".join([f"  {place}{severity}{message.text}", *message.details]))
 
     def _show_plan(self, plan: Plan) -> None:
         for migration in plan.pending:
@@ -299,10 +300,11 @@ def _located(message: Message, failed: Checked) -> str:
     line, lines = _line(message, text), text.split("\n")
     state = f" (SQLSTATE {message.sqlstate})" if message.sqlstate else ""
     shown = f"\n  {line} | {lines[line - 1].rstrip()}" if 0 < line <= len(lines) else ""
-    details = [extra.strip() for extra in message.extra if re.match(r"(DETAIL|HINT|CONTEXT):", extra)]
-    # In no file: a line of the runner's own, which writes the ledger row and commits.
-    place = f"{message.file}:{line}" if message.file else f"{failed.migration.file}: at its end"
-    return "\n  ".join([f"{place}: {message.severity}: {message.text}{state}{shown}", *details])
+    if message.file:
+        place = f"{message.file}:{line}"
+    else:  # a line of the runner's own, which writes the ledger row or commits
+        place = f"{failed.migration.file}: {'at its end' if failed.migration.transactional else 'before or after it'}"
+    return "\n  ".join([f"{place}: {message.severity}: {message.text}{state}{shown}", *message.details])
 
 
 def _line(message: Message, text: str) -> int:

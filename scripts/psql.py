@@ -24,6 +24,7 @@ _MESSAGE = re.compile(
     r"(?:psql:(?P<file>.*?):(?P<line>\d+): )?(?P<severity>[^\s:]+):\s+(?:(?P<sqlstate>[0-9A-Z]{5}): )?(?P<text>.*)"
 )
 _CONTINUED = re.compile(r"(?:LINE \d+:|DETAIL:|HINT:|QUERY:|CONTEXT:|LOCATION:|STATEMENT:|\s)")
+_LABEL = re.compile(r"(?:(?P<shown>DETAIL|HINT|CONTEXT|QUERY)|LINE \d+|(?:SCHEMA|TABLE|COLUMN|DATATYPE|CONSTRAINT) NAME):")
 _ALREADY_THERE = frozenset({"42P06", "42P07", "42710", "42701", "42723"})  # "... already exists, skipping"
 _NOT_READY = re.compile(
     "refused|timeout expired|could not translate host name|starting up|shutting down|No such file or directory"
@@ -55,12 +56,23 @@ LOOK_AHEAD = 8  # files that psql is told of before the first of them is done: i
 class Message:
     """One message of psql or its server."""
 
-    severity: str
+    severity: str  # empty: a line that is no message
     text: str
     sqlstate: str = ""
     file: str = ""  # as psql was given it, relative to the migrations folder
     line: int = 0  # the line on which the statement ended
-    extra: tuple[str, ...] = ()  # DETAIL, HINT, LINE n and the caret below it
+    extra: tuple[str, ...] = ()  # more lines of the text, DETAIL, HINT, LINE n and the caret below it
+
+    @property
+    def details(self) -> list[str]:
+        """The lines that a reader needs beside the first: the text's others, DETAIL, HINT, CONTEXT and QUERY."""
+        shown, lines = True, []
+        for line in self.extra:
+            label = _LABEL.match(line)
+            shown = label["shown"] is not None if label else shown
+            if shown:
+                lines.append(line.rstrip())
+        return lines
 
     @property
     def pointer(self) -> tuple[int, str] | None:
@@ -147,7 +159,8 @@ def script(step: Step, following: Step | None) -> str:
         guard = _raise(GUARD_FAILED, f"{xid_moved} OR {pid_moved}")
         end += ["SET LOCAL search_path = pg_catalog", guard, *step.after, "COMMIT"]
     else:
-        end += ["SET search_path = pg_catalog", _raise(GUARD_FAILED, pid_moved), *step.after]
+        # Whatever the file made the default, its row is to be written.
+        end = ["SET TRANSACTION READ WRITE", *end, "SET search_path = pg_catalog", _raise(GUARD_FAILED, pid_moved), *step.after]
         lines.append(_message(end) + ";")
         # Had the file left a transaction open, its row would still be in it.
         end = [_raise(GUARD_FAILED, "pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL")]
@@ -272,7 +285,8 @@ class Session:
         code = self._client.close()
         said = self._take("err", self._asked)
         messages = parse_messages(said)
-        errors = [message for message in messages if message.severity.lower() not in ("notice", "warning")]
+        harmless = ("notice", "warning", *([""] if self._connected else []))
+        errors = [message for message in messages if message.severity.lower() not in harmless]
         for message in messages:
             if message not in errors and not _is_noise(message):
                 self._on_message(message)
@@ -291,6 +305,7 @@ class Session:
 def parse_messages(lines: Iterable[str]) -> list[Message]:
     """psql's stderr as messages, at VERBOSITY verbose; the lines that name the server's source code are left out."""
     messages: list[Message] = []
+    ended = True  # the last one, by its LOCATION
     for line in lines:
         match = None if _CONTINUED.match(line) else _MESSAGE.fullmatch(line)
         if match:
@@ -303,11 +318,14 @@ def parse_messages(lines: Iterable[str]) -> list[Message]:
                     line=int(match["line"] or 0),
                 )
             )
-        elif messages and not line.startswith("LOCATION:"):
+            ended = False
+        elif ended:
+            messages.append(Message(severity="", text=line))  # of \\warn, or of another program
+        elif line.startswith("LOCATION:"):
+            ended = True
+        else:
             last = messages[-1]
             messages[-1] = Message(**{**vars(last), "extra": (*last.extra, line)})
-        elif not messages:
-            messages.append(Message(severity="error", text=line))
     return messages
 
 

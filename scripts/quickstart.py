@@ -6,9 +6,11 @@ from scripts import ledger, migrate, server, target
 from scripts.console import Console
 from scripts.psql import Session
 from scripts.settings import sources
+from scripts.shell import WINDOWS
 
 _SCHEMAS = """SELECT nspname FROM pg_namespace
   WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"""
+_ACTIVATE = r".venv\Scripts\activate" if WINDOWS else "source .venv/bin/activate"
 _NEXT = (
     ("invoke status --local", "which migrations it has"),
     ("invoke migrate --local", "apply what you add to migrations/"),
@@ -41,5 +43,5 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
             ["migrations", ", ".join(migrations)],
         ]
     )
-    console.say("\nnext:")
+    console.say(f"\nnext, with `python3 scripts/bootstrap.py` in front or after `{_ACTIVATE}`:")
     console.table([list(line) for line in _NEXT])

@@ -8,7 +8,7 @@ both. Pure but for reading the files that a migration includes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -16,31 +16,21 @@ from scripts import lexer, sql
 from scripts.lexer import Lexed, Meta, Statement
 from scripts.sql import Migration, Problem
 
+_BLANKS = re.compile(f"[{lexer.BLANKS}]+")
+
+
+def _words(args: str) -> list[str]:
+    """The words of an argument as psql separates them; str.split() knows other blanks too."""
+    return [word for word in _BLANKS.split(args) if word]
+
+
 _INCLUDES = frozenset({"i", "include", "ir", "include_relative"})
 # Harmless whatever their arguments, as long as those run nothing.
 _HARMLESS = frozenset(
-    {
-        "a",
-        "bind",
-        "conninfo",
-        "echo",
-        "elif",
-        "else",
-        "endif",
-        "errverbose",
-        "f",
-        "gdesc",
-        "gexec",
-        "gset",
-        "if",
-        "pset",
-        "qecho",
-        "t",
-        "timing",
-        "unset",
-        "warn",
-        "x",
-    }
+    _words(
+        "a bind conninfo echo elif else endif errverbose f gdesc gexec gset if pset qecho restrict t timing unrestrict "
+        "unset warn x"
+    )
 )
 _NO_ARGUMENT = frozenset({"g", "gx", "o"})  # with one they write a file, or start a program
 _REASONS = {
@@ -65,22 +55,44 @@ _OWN_VARIABLES = {
     "SINGLELINE": {"off", "0", "false", "no"},
     "SINGLESTEP": {"off", "0", "false", "no"},
 }
+# Variables that psql sets itself or heeds. They are not unset before a file, so that another file's value may be in them.
+_PSQL_VARIABLES = frozenset(_OWN_VARIABLES) | frozenset(
+    _words(
+        "COMP_KEYWORD_CASE DBNAME ECHO ECHO_HIDDEN ENCODING ERROR FETCH_COUNT HIDE_TABLEAM HIDE_TOAST_COMPRESSION HISTCONTROL "
+        "HISTFILE HISTSIZE HOST IGNOREEOF LASTOID LAST_ERROR_MESSAGE LAST_ERROR_SQLSTATE PIPELINE_COMMAND_COUNT "
+        "PIPELINE_RESULT_COUNT PIPELINE_SYNC_COUNT PORT PROMPT1 PROMPT2 PROMPT3 QUIET ROW_COUNT SERVER_VERSION_NAME "
+        "SERVER_VERSION_NUM SERVICE SERVICEFILE SHELL_ERROR SHELL_EXIT_CODE SHOW_ALL_RESULTS SHOW_CONTEXT SQLSTATE USER "
+        "VERBOSITY VERSION VERSION_NAME VERSION_NUM WATCH_INTERVAL"
+    )
+)
 _TRANSACTION_WORDS = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE"})
 _TRANSACTION_PAIRS = frozenset({("START", "TRANSACTION"), ("PREPARE", "TRANSACTION"), ("SET", "TRANSACTION")})
 _OPENINGS = frozenset({("BEGIN",), ("BEGIN", "WORK"), ("BEGIN", "TRANSACTION"), ("START", "TRANSACTION")})
 _CLOSINGS = frozenset((word, *rest) for word in ("COMMIT", "END") for rest in ((), ("WORK",), ("TRANSACTION",)))
 # A :name outside quotes is lexed by psql again. These values can't change what psql makes of the text around them.
 _SAFE_VALUE = re.compile(r"[A-Za-z0-9_.]+(?: [A-Za-z0-9_.]+)*")
-_UNSAFE_WORDS = _TRANSACTION_WORDS | {"START", "PREPARE", "SET", "COPY", "STDIN", "CASE", "CREATE"}
-_ENCODING = re.compile(
-    r"\bclient_encoding\b(?!\s*(?:=|to)\s*'?(?:utf-?8|unicode)\b)|\bset\s+names\b(?!\s*'utf-?8')", re.IGNORECASE
+_UNSAFE_WORDS = _TRANSACTION_WORDS | frozenset(
+    _words("START PREPARE SET TRANSACTION DISCARD ALL COPY FROM STDIN STDOUT CASE CREATE OR REPLACE FUNCTION PROCEDURE ATOMIC E")
 )
-_STRINGS = re.compile(r"\bstandard_conforming_strings\b(?!\s*(?:=|to)\s*'?on\b)", re.IGNORECASE)
-# In a file with \gexec, which can make psql read lines as data that look like SQL here, these may not hide in strings.
+# Settings by which psql finds the end of a string: what to look for in a SET, and why it is refused.
+_SETTINGS = {
+    "CLIENT_ENCODING": (r"client_encoding\s*(=|to)\s*'?(utf-?8|unicode)\b", "changes client_encoding, and migrations are UTF-8"),
+    "NAMES": (r"names\s*'?(utf-?8|unicode)\b", "changes client_encoding, and migrations are UTF-8"),
+    "STANDARD_CONFORMING_STRINGS": (
+        r"standard_conforming_strings\s*(=|to)\s*'?(on|true|1)\b",
+        "changes standard_conforming_strings, by which psql finds the end of a string",
+    ),
+}
+# Where a function changes those settings, or \gexec makes psql read lines as data, psql may come to read what are strings,
+# comments or data here: these may then not hide in them. The name of a meta-command ends at a blank or a backslash.
 _HIDDEN = re.compile(
-    r"\\(?:!|(?:i|ir|include|include_relative|copy|set|unset|o|out|q|quit|c|connect|e|ef|ev|edit|setenv|prompt|cd"
-    r"|watch|if|elif|else|endif)\b|(?:g|gx|w|write)\b\s*\|)"
+    rf"\\(?=(!|i|ir|include|include_relative|copy|set|unset|setenv|gset|q|quit|c|connect|e|ef|ev|edit|prompt|cd|watch"
+    rf"|password|if|elif|else|endif|lo_import|lo_export|(?:g|gx|w|write|o|out)(?=[{lexer.BLANKS}]))(?:[{lexer.BLANKS}\\]|\Z)|[^\n]*`)"
 )
+# In an encoding such as BIG5, psql takes the character behind one beyond ASCII for a part of it.
+_SWALLOWED = re.compile(r"""[^\x00-\x7f]['"$\\*/:0-9-]""")
+_PLAIN_ARGS = re.compile(r"[A-Za-z0-9_:{}?. ]*")
+_RAW_MENTION = re.compile(r"\\[:;]|::|:=|:((?:[A-Za-z0-9_]|[^\x00-\x7f])+)")
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ def check(migration: Migration, folder: Path) -> Checked:
     script = migration.text
     if not lexed.items and migration.text.strip():
         walk.problem(migration.file, None, "holds nothing to run")
-    wrapper = _wrapper(list(lexed.statements)) if migration.transactional else []
+    wrapper = _wrapper(script, list(lexed.statements)) if migration.transactional else []
     for statement in wrapper:
         blank = re.sub(r"[^\n]", " ", script[statement.start : statement.end])
         script = script[: statement.start] + blank + script[statement.end :]
@@ -113,10 +125,11 @@ def check(migration: Migration, folder: Path) -> Checked:
     as_is = migration.as_is and script is migration.text
     walk.files[migration.file] = folder / migration.file if as_is else script.encode("utf-8")
     problems = tuple(sorted(walk.problems, key=lambda problem: (problem.file, problem.line or 0)))
-    return Checked(migration, script, walk.includes, walk.files, frozenset(walk.variables), walk.uses_metas, problems)
+    variables = frozenset(walk.variables) - _PSQL_VARIABLES
+    return Checked(migration, script, walk.includes, walk.files, variables, walk.uses_metas, problems)
 
 
-def _wrapper(statements: list[Statement]) -> list[Statement]:
+def _wrapper(text: str, statements: list[Statement]) -> list[Statement]:
     """The BEGIN and the COMMIT of a file that is wrapped whole in the two, else nothing."""
     if len(statements) < 2:
         return []
@@ -124,6 +137,8 @@ def _wrapper(statements: list[Statement]) -> list[Statement]:
     whole = first.plain and first.words in _OPENINGS and last.plain and last.words in _CLOSINGS
     if not whole or first.depth or last.depth or any(_controls_transaction(inner) for inner in statements[1:-1]):
         return []
+    if any(text[statement.end - 1] != ";" and statement.end < len(text) for statement in (first, last)):
+        return []  # a \\g ends it, which alone would repeat what was sent before
     return [first, last]
 
 
@@ -143,6 +158,7 @@ class _Walk:
         self.variables: set[str] = set()
         self.uses_metas = False
         self._raw: list[tuple[str, int, str]] = []  # (file, line, name)
+        self._joined: list[tuple[str, int, str]] = []
         self._set_safely: dict[str, bool] = {}
         self._gset_prefixes: list[str] = []
 
@@ -155,19 +171,19 @@ class _Walk:
         for line, what in lexed.problems:
             self.problem(file, line, what)
         self._raw += [(file, line, name) for line, name in lexed.raw_variables]
+        self._joined += [(file, line, name) for line, name in lexed.joined_variables]
         self.variables |= lexed.variables
         for meta in lexed.metas:
             self.uses_metas = True
             self._meta(file, meta, (*above, file))
-        for pattern, what in (
-            (_ENCODING, "changes client_encoding, and migrations are UTF-8"),
-            (_STRINGS, "changes standard_conforming_strings, by which psql finds the end of a string"),
-        ):
-            match = pattern.search(text)
-            if match:
-                self.problem(file, _line(text, match.start()), what)
-        if any(meta.name == "gexec" for meta in lexed.metas):
-            self._hidden_metas(file, text, lexed)
+        restrict, unrestrict = ([meta for meta in lexed.metas if meta.name == name] for name in ("restrict", "unrestrict"))
+        if [meta.args for meta in restrict] != [meta.args for meta in unrestrict]:  # pg_dump writes one of each
+            self.problem(file, (restrict or unrestrict)[0].line, "\\restrict and \\unrestrict don't come in pairs of one key")
+        for statement in lexed.statements:
+            self._setting(file, text, statement)
+        uses_gexec = any(meta.name == "gexec" for meta in lexed.metas)
+        if uses_gexec or lexed.ambiguous or _SWALLOWED.search(text):
+            self._hidden(file, text, lexed)
         return lexed
 
     def transaction_control(self, file: str, lexed: Lexed, allowed: list[Statement]) -> None:
@@ -180,15 +196,29 @@ class _Walk:
                     statement.line,
                     f"{what}: the runner begins and commits; a file may only be wrapped whole in one BEGIN; ... COMMIT;",
                 )
-            elif statement.words[:2] == ("DISCARD", "ALL"):
+            elif statement.words[:1] == ("DISCARD",) and statement.words[1:] in ((), ("ALL",)):
                 self.problem(file, statement.line, "DISCARD ALL gives up the runner's lock; every file has a clean session")
 
     def raw_variables(self) -> None:
         """Refuses a :name in SQL whose value could change how psql splits the text around it."""
         for file, line, name in self._raw:
-            by_gset = any(name.startswith(prefix) for prefix in self._gset_prefixes)
-            if by_gset or not self._set_safely.get(name, True):
+            if name in _PSQL_VARIABLES or not self._is_safe(name):
                 self.problem(file, line, f"""the value of :{name} is put into the SQL as it is: write :'{name}' or :"{name}\"""")
+        for file, line, name in self._joined:
+            if name in self._set_safely:
+                self.problem(
+                    file, line, f":{name} touches a word or a quote, with which its value runs together: put a blank between"
+                )
+
+    def _is_safe(self, name: str) -> bool:
+        return self._set_safely.get(name, True) and not any(name.startswith(prefix) for prefix in self._gset_prefixes)
+
+    def _setting(self, file: str, text: str, statement: Statement) -> None:
+        words = tuple(word for word in statement.words[:3] if word not in ("SESSION", "LOCAL"))
+        if words[:1] == ("SET",) and words[1:2] and words[1] in _SETTINGS:
+            pattern, what = _SETTINGS[words[1]]
+            if not re.search(pattern, text[statement.start : statement.end], re.IGNORECASE):
+                self.problem(file, statement.line, what)
 
     def _meta(self, file: str, meta: Meta, above: tuple[str, ...]) -> None:
         name = meta.name
@@ -200,10 +230,13 @@ class _Walk:
             self._copy(file, meta)
         elif name == "set":
             self._set(file, meta)
-        elif name == "unset" and meta.args.split()[:1] and not self._may_set(meta.args.split()[0], None):
+        elif name == "unset" and meta.args and not self._may_set(_words(meta.args)[0], None):
             self.problem(file, meta.line, f"\\unset {meta.args} changes how psql works under the runner")
         elif name == "gset":
-            self._gset_prefixes.append(meta.args.strip("'\""))
+            if re.fullmatch(r"[A-Za-z0-9_]*", meta.args):
+                self._gset_prefixes.append(meta.args)
+            else:
+                self.problem(file, meta.line, "\\gset: write the prefix plainly, in letters, digits and _")
         elif name == "encoding" and meta.args.strip("'").lower() in ("utf8", "utf-8", "unicode"):
             pass
         elif not (name in _HARMLESS or (name in _NO_ARGUMENT and not meta.args) or re.fullmatch(r"d[A-Za-z+]*", name)):
@@ -211,11 +244,11 @@ class _Walk:
             self.problem(file, meta.line, f"\\{name} {reason}")
 
     def _set(self, file: str, meta: Meta) -> None:
-        name, value = (*meta.args.split(None, 1), "", "")[:2]
+        name, value = (*_BLANKS.split(meta.args, maxsplit=1), "")[:2]
         if name and not self._may_set(name, value):
             self.problem(file, meta.line, f"\\set {meta.args} changes how psql works under the runner")
         # Several words without quotes are joined without the space between them.
-        plain = value[1:-1] if re.fullmatch(r"'[^'\\]*'", value) else "".join(value.split())
+        plain = value[1:-1] if re.fullmatch(r"'[^'\\]*'", value) else "".join(_words(value))
         safe = _SAFE_VALUE.fullmatch(plain) is not None and not _UNSAFE_WORDS & set(plain.upper().split())
         self._set_safely[name] = safe and self._set_safely.get(name, True)
 
@@ -250,7 +283,7 @@ class _Walk:
         """The path below the folder that an argument names, or None after a problem was noted."""
         quoted = re.fullmatch(r"'((?:[^'\\]|'')+)'", argument)
         name = quoted[1].replace("''", "'") if quoted else argument
-        if not quoted and not re.fullmatch(r"[^\s'\":\\|`]+", argument):
+        if not quoted and not re.fullmatch(r"[^\s'\":;\\|`]+", argument):  # psql drops a semicolon at the end
             self.problem(file, meta.line, f"\\{meta.name} {argument}: write the path plainly, or in single quotes")
             return None
         parts: list[str] = []
@@ -263,58 +296,50 @@ class _Walk:
                 parts.append(part)
         else:
             path = "/".join(parts)
-            if not path.startswith(("/", "~")) and (self.folder / path).is_file():
+            # `-` is standard input, by which psql is driven, and ~ somebody's home.
+            if name != "-" and not path.startswith("/") and not name.startswith("~") and (self.folder / path).is_file():
                 return path
         self.problem(file, meta.line, f"\\{meta.name} {name}: no such file in the migrations folder, from which paths count")
         return None
 
     def _copy(self, file: str, meta: Meta) -> None:
-        source = _copy_target(meta.args)
+        source = lexer.copy_target(meta.args)
+        if re.search(r"(?<![A-Za-z0-9_])program(?![A-Za-z0-9_])", meta.args, re.IGNORECASE):
+            self.problem(file, meta.line, "\\copy with PROGRAM runs a program on the client")
+            return
         if source is None:
             self.problem(file, meta.line, "\\copy: neither FROM nor TO is found in it")
             return
         direction, target = source
-        if direction == "FROM" and target.upper() == "STDIN":
+        if lexer.keyword(target) in ("STDIN", "STDOUT"):
             return
-        if direction == "TO" and target.upper() == "STDOUT":
-            return
-        if target.upper() == "PROGRAM":
-            self.problem(file, meta.line, "\\copy with PROGRAM runs a program on the client")
-        elif direction == "TO":
+        if direction == "TO":
             self.problem(file, meta.line, "\\copy TO a file writes on the client")
-        elif target.upper() == "PSTDIN":
+        elif lexer.keyword(target) == "PSTDIN":
             self.problem(file, meta.line, "\\copy FROM pstdin reads the runner's own input")
         else:
             path = self._path(file, meta, target, PurePosixPath())
             if path is not None:
                 self.files[path] = self.folder / path
 
-    def _hidden_metas(self, file: str, text: str, lexed: Lexed) -> None:
+    def _hidden(self, file: str, text: str, lexed: Lexed) -> None:
+        """Refuses meta-commands in what is a string, a comment or data only as long as psql reads the file as we do."""
         seen = {meta.start for meta in lexed.metas}
         for match in _HIDDEN.finditer(text):
             if match.start() not in seen:
-                what = f"{match.group()} inside a string, a comment or data, in a file that uses \\gexec"
+                name = f"\\{match[1]}" if match[1] else "a backslash before `"
+                what = (
+                    f"{name} inside a string, a comment or data: write it otherwise; settings decide where those end in this file"
+                )
                 self.problem(file, _line(text, match.start()), what)
-
-
-def _copy_target(args: str) -> tuple[str, str] | None:
-    """("FROM" or "TO", what follows it) of a \\copy, parentheses and quotes skipped as psql's copy.c does."""
-    depth, direction = 0, ""
-    for token in _copy_tokens(args):
-        if direction:
-            return direction, token
-        if token == "(":
-            depth += 1
-        elif token == ")":
-            depth -= 1
-        elif not depth and token.upper() in ("FROM", "TO"):
-            direction = token.upper()
-    return None
-
-
-def _copy_tokens(args: str) -> Iterator[str]:
-    for match in re.finditer(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[()]|[^\s()'"]+|['"]""", args):
-        yield match.group()
+        for meta in lexed.metas:  # what can be nothing else doesn't count below
+            if _PLAIN_ARGS.fullmatch(meta.args) and text[: meta.start][-1:].isascii():
+                end = text.index(meta.args, meta.start + 1 + len(meta.name)) + len(meta.args)
+                text = text[: meta.start] + " " * (end - meta.start) + text[end:]
+        for match in _RAW_MENTION.finditer(text):
+            if match[1]:
+                self.variables.add(match[1])
+                self._raw.append((file, _line(text, match.start()), match[1]))
 
 
 def _line(text: str, offset: int) -> int:

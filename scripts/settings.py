@@ -56,7 +56,10 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
     if path.is_file():
         from dotenv import dotenv_values
 
-        values = dotenv_values(path, interpolate=False, encoding="utf-8")
+        try:
+            values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")  # editors on Windows write a BOM
+        except UnicodeDecodeError:
+            raise UsageError(f"{path} isn't UTF-8 text", "save it as UTF-8") from None
     elif env_file:
         raise UsageError(f"--env-file {env_file}: there is no such file")
     name = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

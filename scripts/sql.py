@@ -63,7 +63,8 @@ def normalise(data: bytes) -> str:
 
     Raises UnicodeDecodeError (a ValueError) when it isn't UTF-8, ValueError when it holds a NUL.
     """
-    text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    # Every BOM at the beginning: psql would drop the one behind the first, and see another text than we do.
+    text = data.decode("utf-8").lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
         raise ValueError("NUL")
     return text
@@ -82,7 +83,10 @@ def read_folder(path: Path) -> Folder:
     migrations, problems = [], []
     for name in names:
         match = _NAME.fullmatch(name)
-        if match is None or "\n" in name:
+        if match is not None and re.search(r"[\x00-\x1f\x7f\\]", name):
+            problems.append(Problem(repr(name), None, "has a backslash or a control character in its name"))
+            continue
+        if match is None:
             if name[0].isdigit():
                 problems.append(Problem(name, None, "isn't named NNNN_name.sql (digits, then _ or -)"))
             continue

@@ -1,0 +1,459 @@
+"""The Postgres of this machine: `up` and `down`, embedded and in Docker, in a home of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from scripts import server
+from scripts.container import LABEL, connect
+from scripts.embedded import Embedded
+from scripts.errors import OpsError, UsageError
+from scripts.server import Up
+from scripts.settings import Sources
+from tests.conftest import ROOT
+from tests.database import ENV, IMAGE, require_docker
+
+FOUND = Sources(ENV, {}, ".env")
+DEADLINE = 60.0  # seconds, for whatever is waited for
+# Does what its arguments say: HOME VERSION (up | down | become UID GID)...
+PROGRAM = """
+import json, os, sys
+import encodings.idna, filelock, psycopg, secrets  # while it may read them, wherever Python is installed
+from pathlib import Path
+from scripts import server
+from scripts.settings import Sources
+
+found, home = Sources(dict(os.environ), {}, ".env"), Path(sys.argv[1])
+for action in sys.argv[3:]:
+    if action == "up":
+        running = server.up(found, version=int(sys.argv[2]), home=home, say=lambda text: print(text, file=sys.stderr))
+        pid = (home / f"embedded-{sys.argv[2]}" / "data" / "postmaster.pid").read_text().split()[0]
+        print(json.dumps({"started": running.started, "dsn": str(running.dsn), "pid": int(pid)}))
+    elif action.startswith("become"):
+        uid, gid = map(int, action.split()[1:])
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    else:
+        print(json.dumps({"stopped": server.down(found, home=home)[1]}))
+"""
+
+
+@pytest.fixture
+def version(request: pytest.FixtureRequest) -> int:
+    """The embedded version under test: that of --server, else the default."""
+    name = str(request.config.getoption("--server"))
+    return int(name.removeprefix("embedded-")) if name.startswith("embedded-") else 16
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """An empty `.local/`; whatever server is in it afterwards is stopped and deleted."""
+    path = tmp_path / "local"
+    yield path
+    server.down(FOUND, purge=True, home=path)
+
+
+def until(what: str, holds: Callable[[], bool]) -> None:
+    """Waits for it, up to a deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < deadline, f"still not so after {DEADLINE:g} s: {what}"
+        time.sleep(0.02)
+
+
+def query(running: Up, statement: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(running.dsn.uri().reveal(), autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def postmaster(home: Path, version: int) -> int:
+    return int((home / f"embedded-{version}" / "data" / "postmaster.pid").read_text().split()[0])
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def mode_bits(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def program(home: Path, version: int, *actions: str) -> list[str]:
+    return [sys.executable, "-c", PROGRAM, str(home), str(version), *actions]
+
+
+# Embedded.
+
+
+def test_up_twice_is_one_server(home: Path, version: int) -> None:
+    first = server.up(FOUND, version=version, home=home)
+    pid = postmaster(home, version)
+    second = server.up(FOUND, home=home)
+    assert (first.started, second.started) == (True, False)
+    assert second.dsn == first.dsn
+    assert postmaster(home, version) == pid
+    assert int(query(second, "SHOW server_version_num")[0][0]) // 10000 == version
+    assert first.dsn.hosts == ["127.0.0.1"]
+    assert query(first, "SHOW listen_addresses") == [("127.0.0.1",)]
+
+
+def test_a_killed_server_is_started_again_with_its_data(home: Path, version: int) -> None:
+    query(server.up(FOUND, version=version, home=home), "CREATE TABLE kept AS SELECT 42 AS n")
+    pid = postmaster(home, version)
+    os.kill(pid, signal.SIGKILL)
+    until("the kill has taken effect", lambda: not is_alive(pid))
+    again = server.up(FOUND, home=home)
+    assert again.started
+    assert postmaster(home, version) != pid
+    assert query(again, "SELECT n FROM kept") == [(42,)]
+
+
+def test_a_port_that_another_program_took_is_said_and_another_is_used(home: Path, version: int) -> None:
+    before = server.up(FOUND, version=version, home=home)
+    query(before, "CREATE TABLE kept AS SELECT 42 AS n")
+    server.down(FOUND, home=home)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", int(before.dsn.params["port"]))):
+        after = server.up(FOUND, home=home, say=said.append)
+    port = after.dsn.params["port"]
+    assert port != before.dsn.params["port"]
+    assert [text for text in said if "port" in text] == [
+        f"port {before.dsn.params['port']} is taken by another program; the server moved to {port}"
+    ]
+    assert query(after, "SELECT n FROM kept") == [(42,)]
+
+
+def test_a_server_that_was_stopped_comes_back_to_its_port(home: Path, version: int) -> None:
+    before = server.up(FOUND, version=version, home=home)
+    assert server.down(FOUND, home=home)[1]
+    assert server.up(FOUND, home=home).dsn == before.dsn
+
+
+def test_six_at_the_same_time_make_one_server(home: Path, version: int) -> None:
+    runners = [
+        subprocess.Popen(
+            program(home, version, "up"), cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(6)
+    ]
+    ended = [(*runner.communicate(timeout=DEADLINE * 2), runner.returncode) for runner in runners]
+    assert [code for *_, code in ended] == [0] * 6, ended
+    answers = [json.loads(out) for out, *_ in ended]
+    assert sorted(answer["started"] for answer in answers) == [False] * 5 + [True]
+    assert len({(answer["dsn"], answer["pid"]) for answer in answers}) == 1
+
+
+def test_a_start_that_was_killed_while_it_made_the_data_is_made_good(home: Path, version: int) -> None:
+    with subprocess.Popen(program(home, version, "up"), cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL) as runner:
+        until("initdb is at work", lambda: any(home.glob("embedded-*/data.new-*/PG_VERSION")) or runner.poll() is not None)
+        runner.kill()
+    running = server.up(FOUND, version=version, home=home)
+    assert query(running, "SELECT 1") == [(1,)]
+
+    def cleared() -> bool:
+        server.down(FOUND, home=home)
+        server.up(FOUND, home=home)
+        return not list(home.glob("embedded-*/data.new-*"))
+
+    until("what was begun is deleted by a later start", cleared)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no mode bits")
+def test_password_and_data_are_their_owner_s_alone(home: Path, version: int) -> None:
+    before = os.umask(0)
+    try:
+        running = server.up(FOUND, version=version, home=home)
+    finally:
+        os.umask(before)
+    folder = home / f"embedded-{version}"
+    assert running.password_file == str(folder / "password")
+    assert mode_bits(folder / "password") == 0o600
+    assert mode_bits(folder / "data") == 0o700
+    assert mode_bits(folder / "postgres.log") == 0o600
+    assert mode_bits(folder) in ((0o711,) if os.geteuid() == 0 else (0o700,))
+    password = (folder / "password").read_text()
+    assert len(password) >= 24
+    open_files = [path for path in home.rglob("*") if path.is_file() and mode_bits(path) & 0o077]
+    assert {path.name for path in open_files} <= {"server.json", "server.lock", "serving.conf", "port"}
+    assert not [path for path in open_files if password in path.read_text()]
+    assert password not in repr(running)
+    assert password not in str(running.dsn)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no unix sockets here")
+def test_it_is_reached_by_unix_socket_with_the_password_alone(home: Path, version: int) -> None:
+    running = server.up(FOUND, version=version, home=home)
+    by_socket = Embedded(home / f"embedded-{version}", version, ENV).dsn(by_socket=True)
+    assert by_socket.is_socket
+    assert running.socket == str(by_socket)
+    with psycopg.connect(by_socket.uri().reveal()) as connection:
+        row = connection.execute("SELECT inet_client_addr() IS NULL, current_database()").fetchone()
+        assert row == (True, "serving")
+    for address in (by_socket, running.dsn):
+        with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+            psycopg.connect(address.without_password())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no unix sockets here")
+def test_a_home_too_long_for_a_socket_has_it_in_the_temp_folder(tmp_path: Path, version: int) -> None:
+    home = tmp_path / ("a-long-name-" * 10) / "local"
+    try:
+        running = server.up(FOUND, version=version, home=home)
+        embedded = Embedded(home / f"embedded-{version}", version, ENV)
+        folder = embedded.socket_folder
+        assert folder is not None
+        assert folder.parent == Path(tempfile.gettempdir())
+        assert mode_bits(folder) == 0o700
+        with psycopg.connect(embedded.dsn(by_socket=True).uri().reveal()) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert query(running, "SELECT 1") == [(1,)]
+    finally:
+        server.down(FOUND, purge=True, home=home)
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no unix sockets here")
+def test_a_folder_of_somebody_else_in_the_temp_folder_is_not_taken_for_the_socket(
+    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    embedded = Embedded(tmp_path / ("a-long-name-" * 10), version, ENV)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert embedded.socket_folder is not None
+    embedded.socket_folder.symlink_to(elsewhere)
+    owner = elsewhere.stat().st_uid
+    with pytest.raises(OpsError, match="belongs to somebody else"):
+        embedded.start()
+    assert elsewhere.stat().st_uid == owner
+
+
+def test_down_keeps_the_data_and_purge_deletes_them(home: Path, version: int) -> None:
+    query(server.up(FOUND, version=version, home=home), "CREATE TABLE kept AS SELECT 42 AS n")
+    pid = postmaster(home, version)
+    name = f"PostgreSQL {version}, embedded"
+    assert server.down(FOUND, home=home) == (name, True)
+    until("the server has gone", lambda: not is_alive(pid))
+    assert server.down(FOUND, home=home) == (name, False)
+    assert query(server.local(FOUND, home=home), "SELECT n FROM kept") == [(42,)]
+
+    assert str(home / f"embedded-{version}") in server.describe(home)
+    assert server.down(FOUND, purge=True, home=home) == (name, True)
+    assert not (home / f"embedded-{version}").exists()
+    assert server.describe(home) == ""
+    assert server.down(FOUND, purge=True, home=home) == ("no server", False)
+
+
+def test_another_kind_is_refused_while_one_is_up_and_taken_after_down(home: Path, version: int) -> None:
+    other = {16: 18, 18: 16}[version]
+    up = server.up(FOUND, version=version, home=home)
+    for wanted in ({"version": other}, {"docker": True}):
+        with pytest.raises(UsageError, match=f"another server is up here: PostgreSQL {version}, embedded") as caught:
+            server.up(FOUND, home=home, **wanted)
+        assert caught.value.hint.startswith("invoke down")
+    assert query(up, "SELECT 1") == [(1,)]
+
+    server.down(FOUND, home=home)
+    after = server.up(FOUND, version=other, home=home)
+    assert int(query(after, "SHOW server_version_num")[0][0]) // 10000 == other
+    server.down(FOUND, purge=True, home=home)
+    assert (home / f"embedded-{version}" / "data").is_dir()  # the one that is purged is the one that was up
+    server.down(FOUND, home=home)
+    server.up(FOUND, version=version, home=home)
+
+
+def test_a_version_that_the_wheel_lacks_is_refused_with_the_way_out(home: Path) -> None:
+    with pytest.raises(UsageError, match="there is no embedded PostgreSQL 17, only 16 and 18") as caught:
+        server.up(FOUND, version=17, home=home)
+    assert caught.value.hint == "invoke up --docker --postgres-version 17"
+    assert not (home / "embedded-17").exists()
+    assert server.describe(home) == ""
+
+
+def test_a_folder_on_the_way_that_was_closed_again_does_not_hide_the_server(home: Path, version: int) -> None:
+    server.up(FOUND, version=version, home=home)
+    pid = postmaster(home, version)
+    home.chmod(0o700)
+    assert not server.up(FOUND, home=home).started
+    home.chmod(0o700)
+    assert server.down(FOUND, home=home)[1]
+    until("the server has gone", lambda: not is_alive(pid))
+
+
+def test_what_keeps_a_server_from_starting_is_shown_from_its_log(
+    home: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.embedded._START_DEADLINE", 0.0)
+    server.up(FOUND, version=version, home=home)
+    server.down(FOUND, home=home)
+    configuration = home / f"embedded-{version}" / "data" / "postgresql.conf"
+    configuration.write_text(configuration.read_text() + "no_such_setting = on\n")
+    with pytest.raises(OpsError, match="no_such_setting") as caught:
+        server.up(FOUND, home=home)
+    assert "postgres.log" in caught.value.hint
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no root")
+def test_it_works_as_another_user_beside_root_s_own(home: Path, version: int) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user; every other test of this file ran as an ordinary one")
+    server.up(FOUND, version=version, home=home)  # runs as the server's account, and opens the way to the programs
+    assert Path(f"/proc/{postmaster(home, version)}").owner() == "pgserver"
+
+    nobody = pwd.getpwnam("nobody")
+    theirs = Path(tempfile.mkdtemp(prefix="home-of-nobody-"))
+    os.chown(theirs, nobody.pw_uid, nobody.pw_gid)
+    env = {"PATH": ENV["PATH"], "HOME": str(theirs)}
+    become = f"become {nobody.pw_uid} {nobody.pw_gid}"
+
+    def as_nobody(*actions: str) -> list[dict[str, Any]]:
+        argv = program(theirs / "local", version, become, *actions)
+        ended = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+        return [json.loads(line) for line in ended.stdout.splitlines()]
+
+    try:
+        first, second = as_nobody("up", "up")
+        assert (first["started"], second["started"]) == (True, False)
+        assert Path(f"/proc/{first['pid']}").owner() == "nobody"
+        assert mode_bits(theirs / "local" / f"embedded-{version}") == 0o700
+        assert as_nobody("down") == [{"stopped": True}]
+        until("the server has gone", lambda: not is_alive(first["pid"]))
+    finally:
+        as_nobody("down")
+        shutil.rmtree(theirs)
+
+
+# Docker.
+
+
+@pytest.fixture
+def docker_home(home: Path) -> Path:
+    """An empty `.local/` for a server in Docker."""
+    require_docker()
+    return home
+
+
+def containers(running: Up) -> list[Any]:
+    """The server's containers, running or not."""
+    name = json.loads(Path(running.password_file).read_text())["id"]
+    return list(connect(ENV).containers.list(all=True, filters={"label": f"{LABEL}={name}"}))
+
+
+def volumes(running: Up) -> list[Any]:
+    name = json.loads(Path(running.password_file).read_text())["id"]
+    return list(connect(ENV).volumes.list(filters={"label": f"{LABEL}={name}"}))
+
+
+def test_a_docker_server_is_one_healthy_and_on_loopback_alone(docker_home: Path) -> None:
+    first = server.up(FOUND, docker=True, home=docker_home)
+    second = server.up(FOUND, home=docker_home)
+    assert (first.started, second.started) == (True, False)
+    assert first.dsn == second.dsn
+    assert query(first, "SELECT current_database(), current_user") == [("serving", "postgres")]
+    [container] = containers(first)
+    [volume] = volumes(first)
+
+    details = container.attrs
+    assert details["State"]["Health"]["Status"] == "healthy"
+    assert details["NetworkSettings"]["Ports"] == {"5432/tcp": [{"HostIp": "127.0.0.1", "HostPort": first.dsn.params["port"]}]}
+    assert [(mount["Type"], mount["Name"]) for mount in details["Mounts"]] == [("volume", volume.name)]
+    assert volume.name.startswith(container.name)
+    password = first.dsn.password.reveal()
+    assert len(password) >= 24
+    assert password not in json.dumps([details, volume.attrs])
+    assert password not in repr(first)
+    if os.name != "nt":
+        assert mode_bits(Path(first.password_file)) == 0o600
+
+    with pytest.raises(UsageError, match=f"another server is up here: Docker, {IMAGE}") as caught:
+        server.up(FOUND, version=16, home=docker_home)
+    assert caught.value.hint.startswith("invoke down")
+
+
+def test_a_docker_server_keeps_its_data_through_kill_and_down_until_it_is_purged(docker_home: Path) -> None:
+    running = server.up(FOUND, docker=True, home=docker_home)
+    query(running, "CREATE TABLE kept AS SELECT 42 AS n")
+    [container] = containers(running)
+    container.kill()
+    again = server.up(FOUND, home=docker_home)
+    assert again.started
+    assert [one.id for one in containers(again)] == [container.id]
+    assert query(again, "SELECT n FROM kept") == [(42,)]
+
+    assert server.down(FOUND, home=docker_home) == (f"Docker, {IMAGE}", True)
+    assert containers(running) == []
+    assert len(volumes(running)) == 1
+    assert server.down(FOUND, home=docker_home) == (f"Docker, {IMAGE}", False)
+
+    assert query(server.local(FOUND, home=docker_home), "SELECT n FROM kept") == [(42,)]
+    left = [container.name for container in containers(running)]
+    [volume] = volumes(running)
+    assert server.down(FOUND, purge=True, home=docker_home) == (f"Docker, {IMAGE}", True)
+    engine = connect(ENV)
+    assert [name for name in left if engine.containers.list(all=True, filters={"name": name})] == []
+    assert [one.name for one in engine.volumes.list() if one.name == volume.name] == []
+    assert not Path(running.password_file).exists()
+
+
+def test_a_container_whose_making_was_cut_off_is_made_again(docker_home: Path) -> None:
+    running = server.up(FOUND, docker=True, home=docker_home)
+    [container] = containers(running)
+    name = container.name
+    server.down(FOUND, home=docker_home)
+    connect(ENV).containers.create(IMAGE, name=name, labels=container.labels)  # made, and nothing copied into it yet
+    again = server.up(FOUND, home=docker_home)
+    assert again.started
+    assert query(again, "SELECT 1") == [(1,)]
+
+
+def test_an_image_that_does_not_exist_is_named_with_the_way_out(docker_home: Path) -> None:
+    image = "127.0.0.1:1/no-such-image:1"
+    said: list[str] = []
+    found = Sources({**ENV, "POSTGRES_IMAGE": image}, {}, ".env")
+    with pytest.raises(OpsError, match=image) as caught:
+        server.up(found, docker=True, home=docker_home, say=said.append)
+    assert "POSTGRES_IMAGE" in caught.value.hint
+    assert said == [f"pulling the image {image}"]
+    assert server.describe(docker_home) == ""
+
+
+def test_an_image_that_ends_at_once_is_shown_with_its_log(docker_home: Path) -> None:
+    require_docker()
+    broken = f"postgres-serving-split-test:{os.getpid()}"
+    engine = connect(ENV)
+    maker = engine.containers.create(IMAGE)
+    try:
+        maker.commit(*broken.split(":"), conf={"Entrypoint": ["sh", "-c", "echo it has no data >&2; exit 3"]})
+    finally:
+        maker.remove(v=True)
+    found = Sources({**ENV, "POSTGRES_IMAGE": broken}, {}, ".env")
+    try:
+        with pytest.raises(OpsError, match="is exited and not ready:\nit has no data") as caught:
+            server.up(found, docker=True, home=docker_home)
+        assert caught.value.hint.startswith("its whole log: docker logs postgres-serving-split-")
+    finally:
+        (docker_home / "server.json").write_text(json.dumps({"kind": "docker", "version": 16, "image": broken}))
+        server.down(found, purge=True, home=docker_home)
+        engine.images.remove(broken)
