@@ -91,7 +91,7 @@ class Dsn:
         else:
             ports = ports * len(hosts) if len(ports) == 1 else ports
             authority = ",".join(
-                (f"[{host}]" if ":" in host else quote(host, safe="")) + (f":{port}" if port else "")
+                (f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")) + (f":{port}" if port else "")
                 for host, port in zip(hosts, ports, strict=False)
             )
         query = "&".join(f"{key}={quote(value, safe='/')}" for key, value in rest.items() if key != "dbname")

@@ -112,7 +112,7 @@ class Process:
             threading.Thread(target=self._pump, args=(name, stream), daemon=True).start()
 
     def _pump(self, name: str, stream: IO[bytes]) -> None:
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError), stream:
             for line in stream:
                 self._lines.put((name, line.decode("utf-8", "replace").rstrip("\r\n")))
         self._lines.put((name, None))
@@ -189,9 +189,12 @@ def uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    caught: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if caught:
+            signal.raise_signal(caught[0])

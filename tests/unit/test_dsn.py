@@ -1,0 +1,166 @@
+"""A DSN is taken apart by libpq, put together again, and never shown with its password."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from scripts import dsn
+from scripts.dsn import Dsn
+from scripts.errors import UsageError
+from scripts.secret import Secret
+
+REMOTE = "postgresql://u:hunter2@db.example.com/d?sslmode=require"
+LOCAL = "postgresql://u:hunter2@localhost:5433/d"
+
+
+def parse(text: str) -> Dsn:
+    return dsn.parse(text, "a test")
+
+
+def refusal(text: str) -> UsageError:
+    with pytest.raises(UsageError) as raised:
+        parse(text)
+    return raised.value
+
+
+def test_the_parts_are_libpqs_own() -> None:
+    found = parse(REMOTE)
+    assert found.params == {"user": "u", "host": "db.example.com", "dbname": "d", "sslmode": "require"}
+    assert found.password == Secret("hunter2")
+    assert found.database == "d"
+
+
+text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
+
+
+@given(user=text, password=text, database=text)
+def test_any_user_password_and_database_come_back(user: str, password: str, database: str) -> None:
+    assume(not any(value.startswith(("<", "${")) for value in (user, password, database)))
+    params = {"user": user, "host": "db.example.com", "port": "5433", "dbname": database, "sslmode": "verify-full"}
+    made = Dsn(params, Secret(password))
+    assert parse(made.uri().reveal()) == made
+
+
+@given(text)
+def test_any_parameter_comes_back(value: str) -> None:
+    assume(not value.startswith(("<", "${")))
+    made = parse(REMOTE).with_params(application_name=value, options=f"-c a={value}")
+    assert parse(made.uri().reveal()) == made
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://u@/d?host=/tmp/a b&port=5433".replace(" ", "%20"),
+        "postgresql://u:p@[::1]:5433/d",
+        "postgresql://u:p@[fe80::1%25eth0]:5433/d?sslmode=require",
+        "postgresql://u:p@one:1,two:2/d?sslmode=require&target_session_attrs=read-write",
+        "postgresql://u:p@one,two:2/d?sslmode=require",
+        "postgres://u:p@/d?hostaddr=127.0.0.1&port=5433",
+    ],
+)
+def test_any_kind_of_host_comes_back(uri: str) -> None:
+    found = parse(uri)
+    assert parse(found.uri().reveal()) == found
+
+
+@pytest.mark.parametrize("character", [*":/@%#?&'\"\\$ =[]+,ü日"])
+def test_a_password_with_any_character_is_only_seen_by_reveal(character: str) -> None:
+    password = f"se{character}cret"
+    found = Dsn(parse(REMOTE).params, Secret(password))
+    assert parse(found.uri().reveal()).password.reveal() == password
+    for shown in (str(found), repr(found), found.without_password(), repr(found.uri())):
+        assert "cret" not in shown
+    assert str(found) == "postgresql://u:****@db.example.com/d?sslmode=require"
+    assert found.without_password() == "postgresql://u@db.example.com/d?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    ("uri", "what"),
+    [
+        ("", "is not a Postgres URI"),
+        ("host=localhost dbname=d", "is not a Postgres URI"),
+        ("mysql://u:hunter2@h/d", "is not a Postgres URI"),
+        ("postgresql://u:hunter2@h/d x", "holds a space or a control character"),
+        ("postgresql://u:hunter2%@h/d", "holds a % that begins no percent-encoded character"),
+        ("postgresql://u:hun@ter2@h/d", "holds an unencoded @"),
+        ("postgresql://u:hun/ter2@h/d", "seems to hold an unencoded / in its password"),
+        ("postgresql://u:hunter2@h/d?colour=blue", "is not a URI that libpq takes"),
+        ("postgresql://u:hunter2@[::1/d", "is not a URI that libpq takes"),
+        ("postgresql://localhost", "isn't complete: no user, no database"),
+        ("postgresql://u:hunter2@/d", "isn't complete: no host"),
+        ("postgresql://:hunter2@localhost/d", "isn't complete: no user"),
+        ("postgresql://u:<password>@localhost/d", "still holds a placeholder"),
+        ("postgresql://u:${PASSWORD}@localhost/d", "still holds a placeholder"),
+        ("postgresql://u:hun%0Ater2@localhost/d", "has a password with a line break"),
+        (f"{LOCAL}?passfile=/x&service=y", "uses passfile, service, which is not supported"),
+        ("postgresql://u:hunter2@h/d", "goes to another host without TLS"),
+        ("postgresql://u:hunter2@h/d?sslmode=prefer", "goes to another host without TLS"),
+        ("postgresql://u:hunter2@localhost,h/d", "goes to another host without TLS"),
+        (f"{LOCAL}?hostaddr=10.0.0.1", "goes to another host without TLS"),
+        ("postgresql://u@h/d?sslmode=require", "has no password"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused_without_showing_the_password(uri: str, what: str) -> None:
+    error = refusal(uri)
+    assert error.message.startswith(f"the DSN of a test {what}")
+    assert error.hint
+    assert "hun" not in error.message + error.hint
+    assert "ter2" not in error.message + error.hint
+
+
+def test_all_problems_are_told_at_once() -> None:
+    message = refusal("postgresql://h?passfile=x").message
+    for what in ("no user, no database", "uses passfile", "without TLS", "has no password"):
+        assert what in message
+
+
+@given(st.text(st.sampled_from("ab:/@%?#&=[], ")))
+def test_a_password_that_was_not_encoded_is_never_shown(middle: str) -> None:
+    try:
+        shown = str(parse(f"postgresql://u:hunter{middle}hunter@db.example.com/d?sslmode=require"))
+    except UsageError as error:
+        shown = error.message + error.hint
+    assert "hunter" not in shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "local", "socket"),
+    [
+        (LOCAL, True, False),
+        ("postgresql://u:p@127.0.0.2/d", True, False),
+        ("postgresql://u:p@[::1]/d", True, False),
+        ("postgresql://u:p@/d?host=/tmp", True, True),
+        ("postgresql://u:p@localhost,127.0.0.1/d", True, False),
+        (REMOTE, False, False),
+        ("postgresql://u:p@127.0.0.1.example.com/d?sslmode=require", False, False),
+        ("postgresql://u:p@db.example.com/d?hostaddr=127.0.0.1", True, False),
+    ],
+)
+def test_a_loopback_address_or_a_socket_is_this_machine(uri: str, local: bool, socket: bool) -> None:
+    assert (parse(uri).is_local, parse(uri).is_socket) == (local, socket)
+
+
+@pytest.mark.parametrize(
+    ("mode", "needed"), [("require", True), ("verify-ca", True), ("verify-full", True), ("prefer", False), ("disable", False)]
+)
+def test_the_stricter_modes_need_tls(mode: str, needed: bool) -> None:
+    assert parse(f"{LOCAL}?sslmode={mode}").needs_tls is needed
+
+
+def test_a_certificate_takes_a_passwords_place() -> None:
+    assert not parse("postgresql://u@h/d?sslmode=verify-full&sslcert=c.pem").password
+
+
+def test_another_host_is_the_same_server_by_another_name() -> None:
+    moved = parse(f"{LOCAL}?hostaddr=127.0.0.1").with_host("host.docker.internal")
+    assert str(moved) == "postgresql://u:****@host.docker.internal:5433/d"
+
+
+@pytest.mark.parametrize(
+    "name", ["PGPASSWORD", "pgHost", "PSQLRC", "PSQL_EDITOR", "POSTGRES_DSN", "LC_ALL", "LC_MESSAGES", "LANGUAGE"]
+)
+def test_what_steers_libpq_or_holds_a_dsn_does_not_reach_a_program(name: str) -> None:
+    assert dsn.clean_env({name: "x", "PATH": "/bin", "LC_CTYPE": "C"}) == {"PATH": "/bin", "LC_CTYPE": "C"}

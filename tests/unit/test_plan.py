@@ -1,0 +1,132 @@
+"""The folder against the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts.errors import UsageError
+from scripts.ledger import Row
+from scripts.plan import Plan, State, make_plan
+from scripts.sql import Folder, Migration, Problem
+
+
+def migration(version: str, checksum: str = "same") -> Migration:
+    return Migration(version, "a", f"{version}_a.sql", checksum, "SELECT 1;")
+
+
+def folder(*versions: str, problems: tuple[Problem, ...] = ()) -> Folder:
+    return Folder(Path("migrations"), tuple(map(migration, versions)), problems)
+
+
+def row(version: str, state: str = "applied", checksum: str | None = "same") -> Row:
+    return Row(version=version, name="a", state=state, checksum=checksum)
+
+
+def states(plan: Plan) -> list[tuple[str, str]]:
+    return [(entry.version, entry.state.value) for entry in plan.entries]
+
+
+def pending(plan: Plan) -> list[str]:
+    return [item.version for item in plan.pending]
+
+
+def problems(plan: Plan) -> list[str]:
+    return [str(problem) for problem in plan.problems]
+
+
+def test_an_empty_ledger_leaves_everything_pending() -> None:
+    plan = make_plan(folder("0001", "0002"), [])
+    assert (pending(plan), problems(plan), plan.count(State.PENDING)) == (["0001", "0002"], [], 2)
+
+
+def test_what_is_applied_is_not_pending() -> None:
+    plan = make_plan(folder("0001", "0002"), [row("0001")])
+    assert states(plan) == [("0001", "applied"), ("0002", "pending")]
+    assert pending(plan) == ["0002"]
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert states(make_plan(folder("2", "0010"), [row("0002"), row("10_a")])) == [("2", "applied"), ("0010", "applied")]
+
+
+def test_a_file_that_changed_is_a_problem() -> None:
+    plan = make_plan(folder("0001"), [row("0001", checksum="other")])
+    assert states(plan) == [("0001", "changed")]
+    assert problems(plan) == ["0001_a.sql: was changed after it was applied"]
+
+
+def test_an_older_ledger_has_no_checksums_to_compare() -> None:
+    assert states(make_plan(folder("0001"), [row("0001", checksum=None)])) == [("0001", "applied")]
+
+
+@pytest.mark.parametrize(
+    ("gone", "file"), [(row("0002"), "0002_a.sql"), (Row(version="0002"), "0002"), (Row(version="v2"), "v2")]
+)
+def test_a_file_that_is_gone_is_a_problem(gone: Row, file: str) -> None:
+    plan = make_plan(folder("0001"), [row("0001"), gone])
+    assert plan.count(State.MISSING) == 1
+    assert problems(plan) == [f"{file}: is applied, and its file is gone"]
+
+
+def test_a_file_that_started_runs_again() -> None:
+    plan = make_plan(folder("0001", "0002"), [row("0001"), row("0002", "started", "other")])
+    assert [entry.version for entry in plan.started] == ["0002"]
+    assert (pending(plan), problems(plan)) == (["0002"], [])
+
+
+def test_a_pending_file_older_than_the_newest_applied_is_a_problem() -> None:
+    plan = make_plan(folder("0001", "0002", "0003"), [row("0001"), row("0003")])
+    assert states(plan) == [("0001", "applied"), ("0002", "out of order"), ("0003", "applied")]
+    assert len(problems(plan)) == 1
+    assert "the newer 0003 is applied already (--allow-out-of-order" in problems(plan)[0]
+
+
+def test_allow_out_of_order_lets_it_through() -> None:
+    plan = make_plan(folder("0001", "0002"), [row("0002")], allow_out_of_order=True)
+    assert (pending(plan), problems(plan)) == (["0001"], [])
+
+
+def test_a_file_that_only_started_is_not_the_newest_applied() -> None:
+    plan = make_plan(folder("0001", "0002"), [row("0002", "started")])
+    assert (pending(plan), problems(plan)) == (["0001", "0002"], [])
+
+
+@pytest.mark.parametrize(("to", "expected"), [("1", ["0001"]), ("0002", ["0001", "0002"]), ("3", ["0001", "0002", "0003"])])
+def test_to_is_where_the_run_ends(to: str, expected: list[str]) -> None:
+    assert pending(make_plan(folder("0001", "0002", "0003"), [], to=to)) == expected
+
+
+@pytest.mark.parametrize("to", ["4", "x", "", "-1", "²", "1.0"])
+def test_to_names_a_file_that_is_there(to: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        make_plan(folder("0001", "0003"), [], to=to)
+    assert raised.value.message == f"--to {to}: no migration has that version"
+    assert "the newest is 0003" in raised.value.hint
+
+
+def test_what_is_out_of_order_behind_to_stands_in_nobodys_way() -> None:
+    assert problems(make_plan(folder("0001", "0002", "0003"), [row("0003")], to="1")) == problems(
+        make_plan(folder("0001", "0003"), [row("0003")])
+    )
+
+
+def test_what_is_wrong_with_the_folder_comes_first() -> None:
+    plan = make_plan(folder("0001", problems=(Problem("x.sql", None, "is empty"),)), [row("0001", checksum="other")])
+    assert problems(plan) == ["x.sql: is empty", "0001_a.sql: was changed after it was applied"]
+
+
+versions = st.lists(st.integers(0, 30), unique=True).map(sorted)
+
+
+@given(versions, versions)
+def test_every_file_and_every_row_has_one_entry_in_order(files: list[int], rows: list[int]) -> None:
+    plan = make_plan(folder(*(f"{number:04}" for number in files)), [row(str(number)) for number in rows])
+    assert [int(entry.version) for entry in plan.entries] == sorted({*files, *rows})
+    assert [item.number for item in plan.pending] == sorted(set(files) - set(rows))
+    assert plan.count(State.MISSING) == len(set(rows) - set(files))
+    late = [number for number in files if number not in rows and number < max(rows, default=-1)]
+    assert len(plan.problems) == len(late) + plan.count(State.MISSING)
