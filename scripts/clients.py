@@ -13,10 +13,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from scripts import dsn as dsns
-from scripts import shell
+from scripts import embedded, shell
 from scripts.archive import tar
 from scripts.dsn import Dsn, clean_env
-from scripts.embedded import program as embedded_program
 from scripts.errors import OpsError, UsageError
 
 ARGUMENTS = ("--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
@@ -237,6 +236,8 @@ class DockerClient:
             self._code = self._process.close(timeout=10)
         if self._container:
             self._call("rm", "--force", "--volumes", self._container)
+            # A runner that was killed between making its container and starting it left one with a password file in it.
+            self._call("container", "prune", "--force", "--filter", f"label={LABEL}=psql", "--filter", "until=1h")
             self._container = ""
         return self._code or 0
 
@@ -291,7 +292,7 @@ def choose(
             f"the embedded psql has no TLS, and the DSN asks for sslmode={dsn.params['sslmode']}",
             f"use --psql local or --docker ({INSTALL_HINT})",
         )
-    return ProgramClient(str(embedded_program("psql")), env, Mode.EMBEDDED)
+    return ProgramClient(str(embedded.program("psql", max(embedded.VERSIONS))), env, Mode.EMBEDDED)
 
 
 def _available(dsn: Dsn, env: Mapping[str, str], run: shell.Run, which: Callable[[str, Mapping[str, str]], str | None]) -> Mode:

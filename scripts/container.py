@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from scripts import shell
 from scripts.archive import tar
 from scripts.dsn import Dsn
 from scripts.embedded import ADMIN, DATABASE, HOST
-from scripts.errors import OpsError
+from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
 
 LABEL = "postgres-serving-split"
@@ -38,6 +39,12 @@ class Container:
     def start(self) -> bool:
         """Makes the server run and accept connections; False when it did already. Raises OpsError."""
         engine = connect(self.env)
+        machine = urlsplit(engine.api.base_url).hostname
+        if machine not in ("localhost", "127.0.0.1", "::1", "localnpipe"):
+            raise UsageError(
+                f"the Docker engine runs on another machine ({machine}), where a local server is of no use",
+                "leave --docker away, or choose a local engine (DOCKER_HOST, docker context)",
+            )
         with _engine_errors(self.image):
             container = self._find(engine)
             # "created": an interruption may have come before its password file. Its data stay in a volume of their own.

@@ -117,6 +117,8 @@ def parse(text: str, origin: str) -> Dsn:
         # libpq quotes what it dislikes, which may be a part of the password: say only which kind of thing it was.
         kind = re.sub(r'["“].*', "", str(error), flags=re.DOTALL).strip().rstrip(":")
         raise UsageError(f"the DSN of {origin} is not a URI that libpq takes: {kind}", f"its shape: {SHAPE}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"the DSN of {origin} holds percent-encoded characters that are not UTF-8", ENCODE_HINT) from None
     password = Secret(str(parsed.pop("password", "") or ""))
     dsn = Dsn({key: str(value) for key, value in parsed.items() if value not in (None, "")}, password)
     problems = _lint(dsn)
@@ -135,8 +137,8 @@ def _lint_text(text: str) -> tuple[str, str] | None:
     head = rest.split("?")[0]
     if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
         return "holds a % that begins no percent-encoded character", ENCODE_HINT
-    if rest.count("@") > 1 and "@" in rest.split("@", 1)[1].split("/")[0]:
-        return "holds an unencoded @ in its user or password", ENCODE_HINT
+    if head.count("@") > 1 or "@" in rest.partition("@")[2].split("/")[0]:
+        return "holds an unencoded @ in its user, password or database", ENCODE_HINT
     before_slash, _, after_slash = head.partition("/")
     if "@" not in before_slash and "@" in after_slash:
         return "seems to hold an unencoded / in its password", ENCODE_HINT

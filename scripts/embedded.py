@@ -154,6 +154,7 @@ class Embedded:
         """Runs a program of the wheel as the server's account."""
         path, account = program(name, self.version), _account()
         if account is not None:
+            _let_read(path.parents[2])
             opened = _open_the_way(self.home) + _open_the_way(path.parent)
             if opened:
                 folders = ", ".join(opened)
@@ -263,6 +264,16 @@ def _open_the_way(path: Path) -> list[str]:
             folder.chmod(mode | stat.S_IXOTH)
             opened.append(str(folder))
     return opened
+
+
+def _let_read(package: Path) -> None:
+    """Lets everybody read the wheel's programs and libraries, which an umask of 027 or 077 may have kept for root."""
+    libraries = package.with_name(f"{package.name}.libs")
+    for folder in (package, libraries):
+        if folder.is_dir() and not folder.stat().st_mode & stat.S_IROTH:
+            for path in (folder, *folder.rglob("*")):
+                mode = stat.S_IMODE(path.stat().st_mode)
+                path.chmod(mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0))
 
 
 def _is_free(port: int) -> bool:

@@ -205,11 +205,16 @@ class Session:
         self._reached = {"out": 0, "err": 0}  # the last mark that was seen on each output
         self._held: dict[str, list[tuple[int, str]]] = {"out": [], "err": []}  # (the mark that follows, line)
         self._connected = False
-        self._process = client.start(dsn)
-        self._lines = self._process.lines()
-        self._process.send("\\set VERBOSITY verbose\n")
 
     def __enter__(self) -> Session:
+        try:
+            self._process = self._client.start(self._dsn)
+            self._lines = self._process.lines()
+            self._process.send("\\set VERBOSITY verbose\n")
+        except BaseException:
+            with uninterrupted():
+                self._client.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -57,7 +57,7 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
         from dotenv import dotenv_values
 
         try:
-            values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")  # editors on Windows write a BOM
+            values = dotenv_values(path, interpolate=False, encoding="utf-8")
         except UnicodeDecodeError:
             raise UsageError(f"{path} isn't UTF-8 text", "save it as UTF-8") from None
     elif env_file:

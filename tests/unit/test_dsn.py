@@ -85,6 +85,7 @@ def test_a_password_with_any_character_is_only_seen_by_reveal(character: str) ->
         ("mysql://u:hunter2@h/d", "is not a Postgres URI"),
         ("postgresql://u:hunter2@h/d x", "holds a space or a control character"),
         ("postgresql://u:hunter2%@h/d", "holds a % that begins no percent-encoded character"),
+        ("postgresql://u:hun%FCter2@h/d", "holds percent-encoded characters that are not UTF-8"),
         ("postgresql://u:hun@ter2@h/d", "holds an unencoded @"),
         ("postgresql://u:hun/ter2@h/d", "seems to hold an unencoded / in its password"),
         ("postgresql://u:hunter2@h/d?colour=blue", "is not a URI that libpq takes"),
