@@ -137,7 +137,8 @@ def _lint_text(text: str) -> tuple[str, str] | None:
     head = rest.split("?")[0]
     if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
         return "holds a % that begins no percent-encoded character", ENCODE_HINT
-    if head.count("@") > 1 or "@" in rest.partition("@")[2].split("/")[0]:
+    credentials, _, server = rest.partition("@")  # as libpq does, unless a slash comes before
+    if "/" not in credentials and ("@" in server.split("?")[0] or "@" in server.split("/")[0]):
         return "holds an unencoded @ in its user, password or database", ENCODE_HINT
     before_slash, _, after_slash = head.partition("/")
     if "@" not in before_slash and "@" in after_slash:

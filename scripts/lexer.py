@@ -68,9 +68,10 @@ class Statement:
     """One SQL statement: its first words in upper case (comments skipped) and where it stands."""
 
     words: tuple[str, ...]
-    line: int
+    line: int  # of its first word
+    sent_line: int  # of the first character that psql sends, which is that of a block comment before the word
     end_line: int
-    start: int  # offset of its first character
+    start: int  # offset of the first character that psql sends
     end: int  # offset behind its last character, the terminator included
     depth: int  # how many \if it stands in
     copies_stdin: bool = False
@@ -130,6 +131,7 @@ class _Lexer:
     def _begin_statement(self) -> None:
         self.start: int | None = None  # offset of the first token, a block comment included (psql sends it)
         self.content = False  # whether there is more than comments
+        self.first = 0  # offset of the first token that is no comment
         self.words: list[str] = []
         self.plain = True
         self.parens = 0
@@ -199,7 +201,8 @@ class _Lexer:
         if kind == "block":
             self._block_comment(start)
             return
-        self.content = True
+        if not self.content:
+            self.content, self.first = True, start
         word = keyword(value) if kind == "word" else ""
         if self.begun and word != "ATOMIC":
             self._problem(start, "BEGIN in CREATE FUNCTION or PROCEDURE without ATOMIC: psql takes it for a body; quote the name")
@@ -286,7 +289,8 @@ class _Lexer:
         if self.start is not None and self.content:
             statement = Statement(
                 words=tuple(self.words),
-                line=self._line(self.start),
+                line=self._line(self.first),
+                sent_line=self._line(self.start),
                 end_line=self._line(last),
                 start=self.start,
                 end=end,

@@ -313,9 +313,9 @@ def _line(message: Message, text: str) -> int:
     begin, joined = 0, False
     starts: list[int] = []  # of the statements that may be meant: several can share a line
     for statement in lexer.lex(text).statements:
-        if statement.line > message.line:
+        if statement.sent_line > message.line:
             break
-        begin = begin if joined else statement.line  # the server counts from the first of those that \\; joins
+        begin = begin if joined else statement.sent_line  # the server counts from the first of those that \\; joins
         joined = text[: statement.end].endswith("\\;")
         if message.line <= statement.end_line:
             starts.append(begin)

@@ -47,7 +47,8 @@ _CLEAN_SESSION = (
 # psql's own state as the runner needs it, after a file that used meta-commands.
 _CLEAN_PSQL = (
     "\\set VERBOSITY verbose\n\\set ON_ERROR_STOP 1\n\\unset ECHO\n\\unset FETCH_COUNT\n\\unset SHOW_ALL_RESULTS\n"
-    "\\pset format unaligned\n\\pset tuples_only on\n\\pset expanded off\n\\timing off\n\\o\n"
+    "\\pset format unaligned\n\\pset tuples_only on\n\\pset expanded off\n"
+    "\\pset recordsep '\\n'\n\\set QUIET 1\n\\timing off\n\\o\n"
 )
 LOOK_AHEAD = 8  # files that psql is told of before the first of them is done: it never waits for us
 
@@ -167,7 +168,7 @@ def script(step: Step, following: Step | None) -> str:
     if step.uses_metas:
         lines += [_message(end) + ";", _CLEAN_PSQL.rstrip()]
         end = []
-    lines.append(prologue(following, end) if following else _message(end) + ";" if end else "")
+    lines.append(prologue(following, end) if following else _message([*end, *_CLEAN_SESSION]) + ";")
     return "\n".join(lines) + "\n"
 
 

@@ -87,6 +87,8 @@ def test_a_password_with_any_character_is_only_seen_by_reveal(character: str) ->
         ("postgresql://u:hunter2%@h/d", "holds a % that begins no percent-encoded character"),
         ("postgresql://u:hun%FCter2@h/d", "holds percent-encoded characters that are not UTF-8"),
         ("postgresql://u:hun@ter2@h/d", "holds an unencoded @"),
+        ("postgresql://u:hun@=/ter2@h/d", "holds an unencoded @"),
+        ("postgresql://u:hun?@=/ter2@h/d", "holds an unencoded @"),
         ("postgresql://u:hun/ter2@h/d", "seems to hold an unencoded / in its password"),
         ("postgresql://u:hunter2@h/d?colour=blue", "is not a URI that libpq takes"),
         ("postgresql://u:hunter2@[::1/d", "is not a URI that libpq takes"),

@@ -241,3 +241,8 @@ quoted = st.one_of(
 def test_whatever_is_quoted_ends_no_statement(parts: list[str]) -> None:
     statement = f"SELECT {' , '.join(parts)};"
     assert pieces(f"{statement}\nSELECT 2;") == [statement, "SELECT 2;"]
+
+
+def test_a_statement_stands_where_its_first_word_does_and_is_sent_from_the_comment_before_it() -> None:
+    statement = list(lexer.lex("SELECT 1;\n/* why */ -- and how\nCOMMIT;\n").statements)[1]
+    assert (statement.line, statement.sent_line) == (3, 2)
