@@ -19,7 +19,7 @@ from scripts import quickstart as quickstarting
 from scripts import server, settings, shell, target
 from scripts import status as stating
 from scripts.console import Console
-from scripts.errors import ExitCode, OpsError, UsageError
+from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 
 # Every flag is declared once: what it means is the same wherever it stands.
 FLAGS = {
@@ -55,7 +55,7 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
             console.failure(error)
             code = error.exit_code
         except KeyboardInterrupt:
-            console.note("interrupted")
+            console.failure(Interrupted("interrupted"))
             code = ExitCode.INTERRUPTED
         except BrokenPipeError:  # the reader of our output, `head` say, has gone
             sys.stderr.close()
@@ -80,6 +80,8 @@ def seconds(flag: str, value: str | None, default: float) -> float:
 
 def folder(value: str | None) -> Path:
     """The migrations folder that a flag names, else the project's."""
+    if value == "":
+        raise UsageError("--migrations-dir is empty", "give it a value, or leave it away")
     return Path(value).resolve() if value else settings.MIGRATIONS
 
 
@@ -119,8 +121,8 @@ def down(console: Console, purge: bool = False, yes: bool = False) -> None:
     """Stop the Postgres of this machine; --purge deletes its data."""
     if purge and server.describe():
         confirmed(f"Delete the data of {server.describe()}?", yes)
-    name, stopped = server.down(settings.sources(), purge=purge, say=console.note)
-    console.say(f"{name}: {'stopped' if stopped else 'was not running'}{', its data deleted' if purge else ''}")
+    name, stopped = server.down(settings.sources(), purge=purge, say=console.say)
+    console.say(f"{name}: {'stopped' if stopped else 'was not running'}")
 
 
 @command

@@ -25,8 +25,8 @@ OLDEST_PYTHON = (3, 11)
 
 def fingerprint():
     """What the environment depends on: the Python that it is made with and the text of every lock file."""
-    # base_prefix: the same Python, whether or not it is `.venv`'s own that runs this.
-    digest = hashlib.sha256(f"{sys.version} {sys.base_prefix}".encode())
+    # base_prefix: the same Python, whether or not it is `.venv`'s own that runs this. VENV: scripts in it name its path.
+    digest = hashlib.sha256(f"{sys.version} {sys.base_prefix} {VENV}".encode())
     for lock in LOCKS:
         # Line ends normalised, so that a checkout with CRLF is no other lock.
         digest.update(lock.read_bytes().replace(b"\r\n", b"\n"))

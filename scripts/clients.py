@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
-from shutil import copyfile, rmtree
+from shutil import copyfile, disk_usage, rmtree
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from scripts import dsn as dsns
 from scripts import embedded, shell
 from scripts.archive import tar
-from scripts.dsn import Dsn, clean_env
+from scripts.dsn import Dsn, clean_env, pgpass
 from scripts.errors import OpsError, UsageError
 
 ARGUMENTS = ("--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
 CONNECT_TIMEOUT = "10"  # seconds, unless the DSN has its own
 LABEL = "postgres-serving-split"
+PREFIX = "postgres-serving-split-"  # of temporary folders
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  (only private folders are made in it)
+_BLOCK = 4096  # bytes that a small file takes
 _WORK = PurePosixPath("/work")  # the container's folder for everything that it is given
 _ENGINE_TIMEOUT = 60.0  # seconds for one answer of the Docker engine, an image pull excepted
 INSTALL_HINT = (
@@ -80,19 +85,19 @@ class ProgramClient:
     spawn: Spawn = shell.Process
     _process: shell.Process | None = None
     _folder: Path | None = None
-    _staged: dict[str, Content] = field(default_factory=dict)
+    _staging: Path | None = None  # psql's working folder for the files of a run
+    _staged: dict[str, Content] = field(default_factory=dict)  # those that aren't in it yet
     _code: int | None = None
 
     def start(self, dsn: Dsn) -> shell.Process:
         params = {key: str(Path(dsn.params[key]).resolve()) for key in dsns.FILES if dsn.params.get(key, "system") != "system"}
         argv = [self.program, *ARGUMENTS, "--dbname", dsn.with_params(**params).without_password()]
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="postgres-serving-split-"))  # entered by its owner alone
-            self._work.mkdir()
+            self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # entered by its owner alone
             passfile = self._folder / "pgpass"
             shell.write_private(passfile, pgpass(dsn))
             env = {**clean_env(self.env), **psql_env(str(passfile))}
-            self._process = self.spawn(argv, env=env, cwd=self._work)
+            self._process = self.spawn(argv, env=env, cwd=self._folder)
         except BaseException:
             with shell.uninterrupted():
                 self.close()
@@ -100,32 +105,26 @@ class ProgramClient:
         return self._process
 
     def stage(self, files: Mapping[str, Content]) -> str:
-        # Files that all stand as they are below one folder are read there. Copying costs, and it costs the server too:
-        # new files and its fsync share a file system's journal.
-        roots = {_root(path, content) for path, content in files.items()}
-        if len(roots) == 1 and None not in roots:
-            return str(roots.pop())
-        self._staged.update(files)
-        return str(self._work)
+        # Copies, so that what was checked is what runs, whatever happens to the folder meanwhile.
+        size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in files.values())
+        self._staging = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_memory(size + _BLOCK * len(files))))
+        self._staged = dict(files)
+        return str(self._staging)
 
     def provide(self, paths: Iterable[str]) -> None:
         # One by one, while psql is busy with earlier ones: writing a thousand files beforehand takes 0.3 s.
+        assert self._staging is not None  # since `stage`
         for path in paths:
             content = self._staged.pop(path, None)
             if content is None:  # there already
                 continue
-            target = self._work / path
+            target = self._staging / path
             if "/" in path:
                 target.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path):
                 copyfile(content, target)
             else:
                 target.write_bytes(content)
-
-    @property
-    def _work(self) -> Path:
-        assert self._folder is not None  # since `start`
-        return self._folder / "work"
 
     def connected(self) -> None:
         if self._folder is not None:
@@ -138,8 +137,9 @@ class ProgramClient:
     def close(self) -> int:
         if self._code is None and self._process is not None:
             self._code = self._process.close(timeout=10)
-        if self._folder is not None:
-            rmtree(self._folder, ignore_errors=True)
+        for folder in (self._folder, self._staging):
+            if folder is not None:
+                rmtree(folder, ignore_errors=True)
         return self._code or 0
 
 
@@ -256,11 +256,15 @@ class DockerClient:
         return OpsError(f"docker {word} failed: {result.err.strip()}", hint)
 
 
-def _root(path: str, content: Content) -> Path | None:
-    """The folder in which a file has this relative path, or None when it is no file as it stands."""
-    if isinstance(content, bytes) or not content.as_posix().endswith(f"/{path}"):
-        return None
-    return Path(content.as_posix().removesuffix(f"/{path}"))
+def _memory(size: int) -> str | None:
+    """A folder in memory with room for `size` bytes, where the system has one (Linux); None for the usual place.
+
+    A thousand new files on a disk take 0.3 s, and cost the server too where its fsync shares the disk's journal.
+    """
+    with contextlib.suppress(OSError):
+        if os.access(_SHARED_MEMORY, os.W_OK) and disk_usage(_SHARED_MEMORY).free > 2 * size:
+            return _SHARED_MEMORY
+    return None
 
 
 def choose(
@@ -315,12 +319,3 @@ def psql_env(passfile: str) -> dict[str, str]:
         "LC_MESSAGES": "C",  # psql's own words are parsed
         "PERL_BADLANG": "0",  # Debian's psql is a Perl script, which complains of locales that aren't there
     }
-
-
-def pgpass(dsn: Dsn) -> str:
-    """The one line of a PGPASSFILE, for whatever server this psql is sent to.
-
-    Source: https://www.postgresql.org/docs/current/libpq-pgpass.html (colon and backslash are escaped).
-    """
-    password = dsn.password.reveal().replace("\\", "\\\\").replace(":", "\\:")
-    return f"*:*:*:*:{password}\n" if password else ""

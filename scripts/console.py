@@ -42,7 +42,7 @@ class Console:
     def failure(self, error: OpsError) -> None:
         """An expected failure, with its way out."""
         if self.as_json:
-            facts = {"error": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
+            facts = {"error": error.message, "hint": error.hint, "exit_code": int(error.exit_code), **error.facts}
             print(json.dumps(facts, indent=2, ensure_ascii=False), file=self._out, flush=True)
         print(f"error: {error.message}", file=self._err)
         if error.hint:
@@ -67,7 +67,9 @@ class Console:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
         with Progress(*columns, console=Terminal(file=self._out), transient=True) as bar:
             task = bar.add_task("", total=total)
-            self._above_progress = lambda text: bar.console.print(text, markup=False, highlight=False)
+            self._above_progress = lambda text: bar.console.print(
+                text, markup=False, highlight=False, emoji=False, soft_wrap=True
+            )
 
             def advance(line: str, following: str) -> None:
                 if line:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -62,7 +63,10 @@ class Container:
 
     def running(self) -> bool:
         """Whether its container runs."""
-        container = self._find(connect(self.env))
+        try:
+            container = self._find(connect(self.env))
+        except OpsError:  # without an engine, none runs
+            return False
         return container is not None and container.status == "running"
 
     def stop(self) -> bool:
@@ -85,7 +89,7 @@ class Container:
                     volume.remove()
                 except docker.errors.NotFound:  # removed by somebody else meanwhile
                     continue
-        self.password_file.unlink(missing_ok=True)
+        shutil.rmtree(self.home)
 
     def dsn(self) -> Dsn:
         """The administrator's DSN; the port is the one that the engine chose."""
@@ -191,7 +195,9 @@ def connect(env: Mapping[str, str]) -> Any:
             engine = docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False)
         engine.ping()
     except docker.errors.DockerException as error:
-        raise OpsError(f"no Docker engine answers: {error}", "start Docker, or leave --docker away") from None
+        raise OpsError(
+            f"no Docker engine answers: {error}", "start Docker, or: invoke up --postgres-version 16 (embedded)"
+        ) from None
     return engine
 
 

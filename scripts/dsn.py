@@ -186,3 +186,12 @@ def clean_env(env: Mapping[str, str]) -> dict[str, str]:
         for name, value in env.items()
         if not name.upper().startswith(("PG", "PSQL", "POSTGRES_")) and name.upper() not in ("LANGUAGE", "LC_ALL", "LC_MESSAGES")
     }
+
+
+def pgpass(dsn: Dsn) -> str:
+    """The one line of a PGPASSFILE, for whatever server this psql is sent to.
+
+    Source: https://www.postgresql.org/docs/current/libpq-pgpass.html (colon and backslash are escaped).
+    """
+    password = dsn.password.reveal().replace("\\", "\\\\").replace(":", "\\:")
+    return f"*:*:*:*:{password}\n" if password else ""

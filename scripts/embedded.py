@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts import shell
-from scripts.dsn import Dsn, clean_env
+from scripts.dsn import Dsn, clean_env, pgpass
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
 
@@ -114,11 +114,16 @@ class Embedded:
         wanted = self._port()
         deadline = time.monotonic() + _START_DEADLINE
         while True:
-            port = wanted if wanted and _is_free(wanted) else _free_port()
-            self._configure(port)
-            result = self._control("start", "--wait", f"--log={self.log}")
-            if result.code == 0:
-                break
+            # One that is starting or recovering keeps its port; a PID that another program has by now is not waited for long.
+            if self._control("status").code == 0 and time.monotonic() < deadline - _START_DEADLINE / 2:
+                port = wanted
+                if self.running():
+                    break
+            else:
+                port = wanted if wanted and _is_free(wanted) else _free_port()
+                self._configure(port)
+                if self._control("start", "--wait", f"--log={self.log}").code == 0:
+                    break
             if time.monotonic() > deadline:
                 raise OpsError(
                     f"PostgreSQL {self.version} does not start in {self.home}:\n{self._log_end()}", f"its log: {self.log}"
@@ -236,12 +241,27 @@ class Embedded:
         (self.home / "port").write_text(f"{port}\n", encoding="utf-8")
 
     def _create_database(self) -> None:
-        import psycopg
-
-        admin = self.dsn().with_params(dbname="postgres").uri().reveal()
-        with psycopg.connect(admin, autocommit=True, connect_timeout=10) as connection:
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-                connection.execute(f"CREATE DATABASE {DATABASE}")
+        admin = self.dsn().with_params(dbname="postgres")
+        passfile = self.home / "pgpass"
+        shell.write_private(passfile, pgpass(admin))
+        missing = f"NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}')"
+        make = f"SELECT 'CREATE DATABASE {DATABASE}' WHERE {missing} \\gexec\n"
+        argv = [
+            program("psql", self.version),
+            "--no-psqlrc",
+            "--quiet",
+            "--set=ON_ERROR_STOP=1",
+            "--dbname",
+            admin.without_password(),
+        ]
+        try:
+            env = {**clean_env(self.env), "PGPASSFILE": str(passfile)}
+            result = self.run(argv, env=env, stdin=make.encode(), timeout=60)
+        finally:
+            passfile.unlink(missing_ok=True)
+        if result.code != 0:
+            self.stop()
+            raise OpsError(f"the database {DATABASE} can't be made: {result.err.strip()}", f"the server's log: {self.log}")
 
     def _log_end(self) -> str:
         with contextlib.suppress(OSError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -18,16 +20,17 @@ class ExitCode(IntEnum):
 class OpsError(Exception):
     """An expected failure: shown without a traceback.
 
-    `message` says what happened and why; `hint` is the next command or step, shown on a line of its own.
-    Neither may hold a secret.
+    `message` says what happened and why; `hint` is the next command or step, shown on a line of its own; `facts`
+    stand beside them in a JSON document. None may hold a secret.
     """
 
     exit_code = ExitCode.FAILED
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", facts: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.facts = facts or {}
 
 
 class UsageError(OpsError):

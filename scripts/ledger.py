@@ -25,17 +25,22 @@ FACTS = f"""SELECT json_build_object(
   'current', EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('{TABLE}') AND attname = 'state' AND NOT attisdropped))"""
 # As JSON, whatever columns there are: an older ledger has but two.
-ROWS = f"SELECT to_jsonb(m) FROM {TABLE} AS m"
+ROWS = f"SELECT pg_catalog.to_jsonb(m) FROM {TABLE} AS m"
 TRY_LOCK = f"SELECT pg_try_advisory_lock({LOCK_KEY})"
+_HOLDS_LOCK = f"""SELECT FROM pg_catalog.pg_locks AS l
+  WHERE l.locktype = 'advisory' AND l.granted AND l.pid = pg_catalog.pg_backend_pid() AND l.objsubid = 1
+    AND (l.classid::bigint << 32) | l.objid::bigint = {LOCK_KEY}"""
+HOLDS_LOCK = f"SELECT pg_catalog.pg_backend_pid(), EXISTS ({_HOLDS_LOCK})"
 LOCK_HOLDER = f"""SELECT json_build_object(
     'pid', a.pid, 'user', a.usename, 'client', coalesce(host(a.client_addr), 'a unix socket'),
     'since', date_trunc('second', a.backend_start))
   FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
   WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND (l.classid::bigint << 32) | l.objid::bigint = {LOCK_KEY} AND l.objsubid = 1"""
+# Not partitioned ones (I), which are invalid until all their parts are attached.
 INVALID_INDEXES = """SELECT json_build_object('name', c.relname, 'qualified', format('%I.%I', n.nspname, c.relname))
   FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE NOT i.indisvalid ORDER BY 1::text"""
+  WHERE NOT i.indisvalid AND c.relkind = 'i' ORDER BY 1::text"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -247,8 +247,9 @@ class _Lexer:
             )
 
     def _word(self, word: str, start: int) -> None:
-        if len(self.words) < 4:
+        if len(self.words) < 6:
             self.words.append(word)
+        if len(self.words) <= 4:
             self.routine = re.match(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b", " ".join(self.words)) is not None
         else:
             self.plain = False

@@ -10,23 +10,25 @@ import json
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scripts import ledger, lexer, psql, safety, shell, sql
 from scripts.console import Console
-from scripts.errors import OpsError
+from scripts.errors import Interrupted, OpsError
 from scripts.ledger import Facts
 from scripts.plan import Plan, State, make_plan
 from scripts.psql import Message, PsqlError, Session, Step
 from scripts.safety import Checked
 from scripts.settings import MIGRATIONS
-from scripts.sql import Folder, Migration
+from scripts.shell import quoted
+from scripts.sql import Folder
 from scripts.target import Target
 
 _NEEDS_NO_TRANSACTION = "25001"  # SQLSTATE active_sql_transaction
+_NOT_ALLOWED = "42501"  # SQLSTATE insufficient_privilege
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class _Runner:
         self.options = options
         self.console = console
         self.folder = Folder(options.folder, (), ())
-        self.again = " ".join(filter(None, ["invoke migrate", target.flags, _folder_flag(options.folder)]))
+        self.again = " ".join(filter(None, ["invoke migrate", target.flags, *_flags(options)]))
         self.checked: dict[str, Checked] = {}
         self.current: Checked | None = None
 
@@ -69,13 +71,19 @@ class _Runner:
                 on_output=lambda line: self.console.say(f"  {line}"),
             )
         except PsqlError as error:  # before or after the files: their own failures are explained where they run
-            raise OpsError(
-                f"psql stopped: {error.message} (exit code {error.code})", f"see that the server is up, then: {self.again}"
-            ) from None
+            denied = error.error is not None and error.error.sqlstate == _NOT_ALLOWED
+            first = (
+                f"use the DSN of a role that may do this (it came from {self.target.origin})"
+                if denied
+                else "see that the server is up"
+            )
+            raise OpsError(f"psql stopped: {error.message} (exit code {error.code})", f"{first}, then: {self.again}") from None
         except KeyboardInterrupt:
-            if self.current is not None:
-                self.console.note(f"interrupted in {self.current.migration.file}: {self._fate(self.current)}")
-            raise
+            if self.current is None:
+                raise
+            raise Interrupted(
+                f"interrupted in {self.current.migration.file}: {self._fate(self.current, in_doubt=True)}", f"go on: {self.again}"
+            ) from None
 
     def _work(self, session: Session) -> None:
         self.folder = sql.read_folder(self.options.folder)  # while psql connects
@@ -131,6 +139,12 @@ class _Runner:
                 )
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 1.5, 0.5)
+        answers = {session.query(ledger.HOLDS_LOCK)[0] for _ in range(3)}
+        if len(answers) > 1 or not answers.pop().endswith("|t"):
+            raise OpsError(
+                "the connection leads through a pooler that changes the session between statements: no lock holds there",
+                "use the server's own port (5432; on Azure, 6432 is the pooler) in the DSN",
+            )
 
     @staticmethod
     def _lock_holder(session: Session) -> str:
@@ -143,8 +157,9 @@ class _Runner:
         """A row that still says `started` under the lock is of a run that was cut off: no one else is at work."""
         if not plan.started:
             return
-        indexes = self._broken_indexes(session, [entry.migration for entry in plan.started if entry.migration])
-        if self.options.resume:
+        again = [entry.migration for entry in plan.started if entry.migration in plan.pending]
+        indexes = self._broken_indexes(session, [self.checked[migration.file] for migration in again if migration])
+        if self.options.resume or not again:
             for name in indexes:
                 statement = f"DROP INDEX CONCURRENTLY {name}"
                 self.console.say(f"{statement};  -- INVALID, left by the run that was cut off")
@@ -161,11 +176,12 @@ class _Runner:
         )
 
     @staticmethod
-    def _broken_indexes(session: Session, started: Sequence[Migration]) -> list[str]:
-        """The INVALID indexes that these files name, qualified and quoted."""
+    def _broken_indexes(session: Session, started: Sequence[Checked]) -> list[str]:
+        """The INVALID indexes that these files name, qualified and quoted; REINDEX CONCURRENTLY leaves NAME_ccnew."""
         found = [json.loads(line) for line in session.query(ledger.INVALID_INDEXES)]
-        words = {word.strip('"').lower() for migration in started for word in re.findall(r'"[^"]+"|[\w$]+', migration.text)}
-        return [index["qualified"] for index in found if index["name"].lower() in words]
+        texts = [text for item in started for text in (item.script, *item.includes.values())]
+        words = {word.strip('"').lower() for text in texts for word in re.findall(r'"[^"]+"|[\w$]+', text)}
+        return [index["qualified"] for index in found if re.sub(r"_cc(new|old)\d*$", "", index["name"].lower()) in words]
 
     def _apply(self, session: Session, facts: Facts, plan: Plan) -> None:
         revision = _git_revision(self.folder.path, self.target.env)
@@ -191,7 +207,7 @@ class _Runner:
                     advance(f"  {migration.file.ljust(width)}  {milliseconds:>6} ms", following)
                     began = now
         except PsqlError as error:
-            raise self._explain(error, checked[len(done)], len(done), len(checked)) from None
+            raise self._explain(error, checked[len(done)], done, len(checked)) from None
         self._recheck(session, checked)
         self.console.say(
             f"applied {len(done)} of {len(self.folder.migrations)} migrations; {facts.database} is up to date" + self._until()
@@ -206,6 +222,13 @@ class _Runner:
             row = rows.get(migration.version)
             if row is None or row.state != "applied" or row.checksum != migration.checksum:
                 wrong.append(migration.file)
+        outside = [item for item in checked if not item.migration.transactional]
+        broken = self._broken_indexes(session, outside) if outside else []
+        if broken:
+            raise OpsError(
+                f"applied, but these indexes are INVALID: {', '.join(broken)}",
+                "; ".join(f"REINDEX INDEX CONCURRENTLY {name}" for name in broken) + "; by psql",
+            )
         if wrong:
             raise OpsError(
                 f"the ledger does not hold what was applied: {', '.join(wrong)}."
@@ -213,9 +236,9 @@ class _Runner:
                 "find the file that names schema_migrations, and put the ledger right by hand",
             )
 
-    def _explain(self, error: PsqlError, failed: Checked, done: int, total: int) -> OpsError:
+    def _explain(self, error: PsqlError, failed: Checked, applied: list[dict[str, Any]], total: int) -> OpsError:
         """What happened, where, what was kept, and what to do next."""
-        migration = failed.migration
+        migration, done = failed.migration, len(applied)
         message = error.error
         fate = self._fate(failed)
         hint = f"mend {migration.file}, then: {self.again}"
@@ -243,17 +266,18 @@ class _Runner:
         )
         later = total - done - 1
         rest = f"; {later} after it {'was' if later == 1 else 'were'} not started" if later else ""
-        return OpsError(f"{what}\n  kept: {fate}; {kept}{rest}", hint)
+        facts = {"target": str(self.target.dsn), "applied": applied, "failed": migration.file}
+        return OpsError(f"{what}\n  kept: {fate}; {kept}{rest}", hint, facts)
 
     @staticmethod
-    def _fate(checked: Checked) -> str:
+    def _fate(checked: Checked, *, in_doubt: bool = False) -> str:
         file = checked.migration.file
         if not checked.migration.transactional:
             return f"{file} runs outside a transaction: what it did before stays, and its row says `started`"
         metas = (meta for text in (checked.script, *checked.includes.values()) for meta in lexer.lex(text).metas)
         if any(meta.name == "gexec" for meta in metas):
             return f"{file} was rolled back, except for what it may have committed itself by \\gexec"
-        return f"{file} was rolled back whole"
+        return f"{file} was rolled back whole" + (", unless its COMMIT had come through already" if in_doubt else "")
 
     def _show_message(self, message: Message) -> None:
         place = f"{message.file}:{message.line}: " if message.file else ""
@@ -261,8 +285,12 @@ class _Runner:
         self.console.note("\n    ".join([f"  {place}{severity}{message.text}", *message.details]))
 
     def _show_plan(self, plan: Plan) -> None:
+        started = [entry.migration for entry in plan.started]
         for migration in plan.pending:
-            self.console.say(f"  would apply {migration.file}" + ("" if migration.transactional else "  (outside a transaction)"))
+            how = "" if migration.transactional else "  (outside a transaction)"
+            if migration in started:
+                how = "  (again from its beginning)" if self.options.resume else "  (it was cut off: only with --resume)"
+            self.console.say(f"  would apply {migration.file}{how}")
         self.console.say(f"{len(plan.pending)} pending; nothing was written")
         self._document([])
 
@@ -339,5 +367,11 @@ def _git_revision(folder: Path, env: Mapping[str, str]) -> str | None:
     return result.out.strip() if result.code == 0 else None
 
 
-def _folder_flag(folder: Path) -> str:
-    return "" if folder == MIGRATIONS else f"--migrations-dir {folder}"
+def _flags(options: Options) -> Iterator[str]:
+    """The flags that ask for the same again, as a shell takes them."""
+    if options.folder != MIGRATIONS:
+        yield f"--migrations-dir {quoted(options.folder)}"
+    if options.to is not None:
+        yield f"--to {options.to}"
+    if options.allow_out_of_order:
+        yield "--allow-out-of-order"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import NoReturn
 
@@ -245,7 +245,7 @@ class Session:
                 self._client.provide(steps[ahead].needs)
                 following = steps[ahead + 1] if ahead + 1 < len(steps) else None
                 marks.append(self._send(script(steps[ahead], following)))
-            self._await(marks[index], self._on_output)
+            self._await(marks[index], lambda line: self._on_output(self._redacted(line)))
             yield step
 
     def _send(self, text: str) -> int:
@@ -269,7 +269,7 @@ class Session:
             if found and number.isdigit():
                 line = text
             if line:
-                self._held[stream].append((self._reached[stream] + 1, self._redacted(line)))
+                self._held[stream].append((self._reached[stream] + 1, line))
             if found and number.isdigit():
                 self._reached[stream] = int(number)
         if not self._connected:
@@ -277,7 +277,7 @@ class Session:
             self._client.connected()
         for line in self._take("out", mark):
             on_output(line)
-        for message in parse_messages(self._take("err", mark)):
+        for message in self._messages(self._take("err", mark)):
             if not _is_noise(message):
                 self._on_message(message)
 
@@ -290,7 +290,7 @@ class Session:
     def _fail(self) -> NoReturn:
         code = self._client.close()
         said = self._take("err", self._asked)
-        messages = parse_messages(said)
+        messages = self._messages(said)
         harmless = ("notice", "warning", *([""] if self._connected else []))
         errors = [message for message in messages if message.severity.lower() not in harmless]
         for message in messages:
@@ -300,8 +300,15 @@ class Session:
         error = next((error for error in reversed(errors) if error.sqlstate), errors[-1] if errors else None)
         text = " ".join([error.text, *(line.strip() for line in error.extra)]) if error else f"psql ended with exit code {code}"
         if not self._connected:
-            text = "\n".join(line.removeprefix("psql: error: ").strip() for line in said) or text
+            text = self._redacted("\n".join(line.removeprefix("psql: error: ").strip() for line in said)) or text
         raise PsqlError(text, error=error, code=code, connected=self._connected)
+
+    def _messages(self, lines: list[str]) -> list[Message]:
+        """What psql said, parsed first and redacted then: a password may read like a word that is parsed."""
+        return [
+            replace(message, text=self._redacted(message.text), extra=tuple(map(self._redacted, message.extra)))
+            for message in parse_messages(lines)
+        ]
 
     def _redacted(self, line: str) -> str:
         password = self._dsn.password.reveal()
@@ -331,7 +338,7 @@ def parse_messages(lines: Iterable[str]) -> list[Message]:
             ended = True
         else:
             last = messages[-1]
-            messages[-1] = Message(**{**vars(last), "extra": (*last.extra, line)})
+            messages[-1] = replace(last, extra=(*last.extra, line))
     return messages
 
 

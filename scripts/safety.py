@@ -102,7 +102,7 @@ class Checked:
     migration: Migration
     script: str = field(repr=False)  # the text to run: the migration's own, without an outer BEGIN and COMMIT
     includes: Mapping[str, str] = field(default_factory=dict, repr=False)  # path below the folder -> text
-    # All that psql will read, by path below the folder: a file as it stands, or the text to put in its place.
+    # All that psql will read, by path below the folder: the text that was checked, or which file of data is copied from.
     files: Mapping[str, Path | bytes] = field(default_factory=dict, repr=False)
     variables: frozenset[str] = frozenset()  # psql variables it mentions
     uses_metas: bool = False
@@ -121,9 +121,9 @@ def check(migration: Migration, folder: Path) -> Checked:
         blank = re.sub(r"[^\n]", " ", script[statement.start : statement.end])
         script = script[: statement.start] + blank + script[statement.end :]
     walk.transaction_control(migration.file, lexed, allowed=wrapper)
+    walk.outside_a_transaction(migration.file, lexed)
     walk.raw_variables()
-    as_is = migration.as_is and script is migration.text
-    walk.files[migration.file] = folder / migration.file if as_is else script.encode("utf-8")
+    walk.files[migration.file] = script.encode("utf-8")
     problems = tuple(sorted(walk.problems, key=lambda problem: (problem.file, problem.line or 0)))
     variables = frozenset(walk.variables) - _PSQL_VARIABLES
     return Checked(migration, script, walk.includes, walk.files, variables, walk.uses_metas, problems)
@@ -199,6 +199,23 @@ class _Walk:
             elif statement.words[:1] == ("DISCARD",) and statement.words[1:] in ((), ("ALL",)):
                 self.problem(file, statement.line, "DISCARD ALL gives up the runner's lock; every file has a clean session")
 
+    def outside_a_transaction(self, file: str, lexed: Lexed) -> None:
+        """Refuses what the server would refuse only after the files before it were applied."""
+        for statement in lexed.statements:
+            words = tuple(word for word in statement.words if word != "UNIQUE")
+            concurrently = words[1:3] == ("INDEX", "CONCURRENTLY") and words[0] in ("CREATE", "DROP")
+            if self.migration.transactional and (concurrently or words[:1] == ("VACUUM",) or words[:2] == ("ALTER", "SYSTEM")):
+                what = " ".join(words[:3] if concurrently else words[:2] if words[0] == "ALTER" else words[:1])
+                self.problem(
+                    file,
+                    statement.line,
+                    f"{what} can't run in a transaction: put `-- migrate: no-transaction` into the first comment",
+                )
+            elif concurrently and words[0] == "CREATE" and words[3:4] == ("ON",):
+                self.problem(
+                    file, statement.line, "CREATE INDEX CONCURRENTLY without a name: nobody could tell what a cut-off run left"
+                )
+
     def raw_variables(self) -> None:
         """Refuses a :name in SQL whose value could change how psql splits the text around it."""
         for file, line, name in self._raw:
@@ -269,15 +286,15 @@ class _Walk:
         if path in self.includes:
             return
         try:
-            data = (self.folder / path).read_bytes()
-            text = sql.normalise(data)
+            text = sql.normalise((self.folder / path).read_bytes())
         except ValueError:
             self.problem(file, meta.line, f"includes {path}, which isn't UTF-8 text")
             return
         self.includes[path] = text
-        self.files[path] = self.folder / path if data == text.encode("utf-8") else text.encode("utf-8")
+        self.files[path] = text.encode("utf-8")
         lexed = self.visit(path, text, above)
         self.transaction_control(path, lexed, allowed=[])
+        self.outside_a_transaction(path, lexed)
 
     def _path(self, file: str, meta: Meta, argument: str, base: PurePosixPath) -> str | None:
         """The path below the folder that an argument names, or None after a problem was noted."""
@@ -299,7 +316,7 @@ class _Walk:
             # `-` is standard input, by which psql is driven, and ~ somebody's home.
             if name != "-" and not path.startswith("/") and not name.startswith("~") and (self.folder / path).is_file():
                 return path
-        self.problem(file, meta.line, f"\\{meta.name} {name}: no such file in the migrations folder, from which paths count")
+        self.problem(file, meta.line, f"\\{meta.name} {name}: not a file inside the migrations folder, from which paths count")
         return None
 
     def _copy(self, file: str, meta: Meta) -> None:

@@ -15,7 +15,7 @@ from scripts import settings
 from scripts.console import Console
 from scripts.container import Container
 from scripts.dsn import Dsn
-from scripts.embedded import Embedded
+from scripts.embedded import VERSIONS, Embedded
 from scripts.errors import OpsError, UsageError
 from scripts.settings import Sources
 
@@ -64,9 +64,9 @@ def up(
         if before is not None and before != choice and _server(before, found, home, say).running():
             raise UsageError(f"another server is up here: {before}", "invoke down, then invoke up with the same flags again")
         server = _server(choice, found, home, say)
-        started = server.start()
-        home.mkdir(parents=True, exist_ok=True)
+        # Before it is started, so that `down` finds it if this is interrupted.
         (home / "server.json").write_text(json.dumps(vars(choice)) + "\n", encoding="utf-8")
+        started = server.start()
         return _up(choice, server, started)
 
 
@@ -81,23 +81,35 @@ def local(found: Sources, *, home: Path = settings.LOCAL, say: Say = lambda text
 
 
 def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, say: Say = lambda text: None) -> tuple[str, bool]:
-    """Stops the server and, with `purge`, deletes its data; returns its name and whether it ran."""
+    """Stops the server; with `purge`, deletes the data of all that were ever up here. Returns its name and whether it ran."""
     with _lock(home):
         choice = _remembered(home)
-        if choice is None:
-            return "no server", False
-        server = _server(choice, found, home, say)
-        stopped = server.stop()
+        stopped = _server(choice, found, home, say).stop() if choice else False
         if purge:
-            server.purge()
+            for kept in _kept(home):
+                server = _server(kept, found, home, say)
+                server.stop()
+                server.purge()
+                say(f"deleted the data of {kept}")
             (home / "server.json").unlink(missing_ok=True)
-        return str(choice), stopped
+        return str(choice or "no server"), stopped
 
 
 def describe(home: Path = settings.LOCAL) -> str:
-    """The server that `down` would stop, and where its data are, for the question before deleting them."""
-    choice = _remembered(home)
-    return f"{choice} in {_home(choice, home)}" if choice else ""
+    """The servers whose data `down --purge` would delete, for the question before it."""
+    return " and ".join(f"{choice} ({_home(choice, home)})" for choice in _kept(home))
+
+
+def _kept(home: Path) -> list[Choice]:
+    """Every server that has data here, whichever of them was up last."""
+    embedded = [Choice(kind="embedded", version=version) for version in VERSIONS]
+    remembered = _remembered(home)
+    docker = (
+        remembered
+        if remembered and remembered.kind == "docker"
+        else Choice(kind="docker", version=0, image="a container's volume")
+    )
+    return [choice for choice in (*embedded, docker) if (_home(choice, home)).is_dir()]
 
 
 def _wanted(found: Sources, docker: bool, version: int | None, before: Choice | None) -> Choice:

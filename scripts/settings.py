@@ -69,7 +69,10 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
 def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:
     """The DSN and its origin. Raises UsageError that names every place where one may stand."""
     if flag == "-":
-        return dsns.parse(sys.stdin.readline(), "--dsn -"), "--dsn -"
+        line = sys.stdin.readline()
+        if not line.strip():
+            raise UsageError("--dsn - reads the DSN from stdin, and that is empty")
+        return dsns.parse(line, "--dsn -"), "--dsn -"
     if flag:
         return dsns.parse(flag, "--dsn"), "--dsn"
     for name in DSN_VARIABLES:

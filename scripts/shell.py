@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import shlex
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,11 @@ class Result:
 
 
 Run = Callable[..., Result]
+
+
+def quoted(word: object) -> str:
+    """A word as this system's shell takes it, for commands that a user is told to run."""
+    return subprocess.list2cmdline([str(word)]) if WINDOWS else shlex.quote(str(word))
 
 
 def which(program: str, env: Mapping[str, str]) -> str | None:

@@ -41,7 +41,6 @@ class Migration:
     checksum: str = field(repr=False)  # sha256 of the text, hexadecimal
     text: str = field(repr=False)  # BOM removed, line ends LF
     transactional: bool = True  # False: "-- migrate: no-transaction"
-    as_is: bool = True  # the file's bytes are the text's, so that psql may read the file itself
 
     @property
     def number(self) -> int:
@@ -91,8 +90,7 @@ def read_folder(path: Path) -> Folder:
                 problems.append(Problem(name, None, "isn't named NNNN_name.sql (digits, then _ or -)"))
             continue
         try:
-            data = (path / name).read_bytes()
-            text = normalise(data)
+            text = normalise((path / name).read_bytes())
         except OSError as error:
             problems.append(Problem(name, None, f"can't be read: {error.strerror}"))
             continue
@@ -103,9 +101,8 @@ def read_folder(path: Path) -> Folder:
             problems.append(Problem(name, None, "is empty"))
         transactional, directive_problems = _directives(name, text)
         problems += directive_problems
-        normal = text.encode("utf-8")
-        checksum = hashlib.sha256(normal).hexdigest()
-        migrations.append(Migration(match["version"], match["name"], name, checksum, text, transactional, data == normal))
+        checksum = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        migrations.append(Migration(match["version"], match["name"], name, checksum, text, transactional))
     migrations.sort(key=lambda migration: (migration.number, migration.file))
     problems += _duplicates(migrations)
     return Folder(path, tuple(migrations), tuple(problems))

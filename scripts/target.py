@@ -13,6 +13,7 @@ from scripts.console import Console
 from scripts.dsn import Dsn
 from scripts.errors import OpsError, UsageError
 from scripts.psql import Message, PsqlError, Session
+from scripts.shell import quoted
 
 _RETRY_EVERY = 0.5  # seconds, while waiting for a server to come up
 Answer = TypeVar("Answer")
@@ -55,11 +56,15 @@ class Target:
             time.sleep(_RETRY_EVERY)
 
     def _unreachable(self, error: PsqlError, wait: float) -> OpsError:
+        # Without the line that names our own password file, which is gone.
+        text = "\n".join(line for line in error.message.splitlines() if "password retrieved from file" not in line)
+        if not error.may_pass and "FATAL" in text:
+            return OpsError(f"{self.dsn} refuses the connection:\n{text}", f"check the DSN; it came from {self.origin}")
         waited = f" (waited {wait:g} s)" if wait else ""
         hint = f"the DSN came from {self.origin}"
         if error.may_pass and not wait:
             hint += "; --wait SECONDS waits for a server that is starting"
-        return OpsError(f"{self.dsn} can't be reached{waited}:\n{error.message}", hint)
+        return OpsError(f"{self.dsn} can't be reached{waited}:\n{text}", hint)
 
 
 def resolve(
@@ -72,6 +77,9 @@ def resolve(
     console: Console,
 ) -> Target:
     """The target that the flags and settings name. Raises UsageError."""
+    for flag, value in (("--dsn", dsn), ("--env-file", env_file), ("--psql", psql)):
+        if value == "":  # an unset variable in a script, say: the next source may be another database
+            raise UsageError(f"{flag} is empty", "give it a value, or leave it away")
     if local and dsn:
         raise UsageError("--local and --dsn both name a database", "leave one of them away")
     mode = _mode(psql, docker)
@@ -84,7 +92,7 @@ def resolve(
             console.note("warning: other users of this machine can read the DSN in --dsn; `--dsn -` reads it from stdin")
         address, origin = settings.resolve_dsn(dsn, found)
         flags = ["--dsn -"] if dsn else []
-    flags += [f"--env-file {env_file}"] if env_file else []
+    flags += [f"--env-file {quoted(env_file)}"] if env_file else []
     flags += [f"--psql {mode.value}"] if mode is not Mode.AUTO else []
     return Target(dsn=address, origin=origin, mode=mode, image=settings.image(found), env=found.env, flags=" ".join(flags))
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 
 from scripts import clients, dsn, shell
-from scripts.clients import ARGUMENTS, Client, DockerClient, Mode, ProgramClient, choose, pgpass, psql_env
-from scripts.dsn import Dsn
+from scripts.clients import ARGUMENTS, Client, DockerClient, Mode, ProgramClient, choose, psql_env
+from scripts.dsn import Dsn, pgpass
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
 
@@ -203,7 +203,7 @@ def test_a_program_gets_the_dsn_without_its_password_and_a_clean_environment(mod
     [(argv, env, cwd)] = spawn.calls
     assert argv == ["/usr/bin/psql", *ARGUMENTS, "--dbname", LOCALHOST]
     assert cwd is not None
-    assert env == {**CLEAN, **psql_env(str(cwd.parent / "pgpass"))}
+    assert env == {**CLEAN, **psql_env(str(cwd / "pgpass"))}
     assert spawn.passfile == "*:*:*:*:s3cret\\:\\\\ü\n"
     client.close()
     assert list(temp.iterdir()) == []
@@ -217,7 +217,7 @@ def test_a_program_s_password_file_is_its_owner_s_and_goes_once_it_is_connected(
     [folder] = temp.iterdir()
     assert (folder.stat().st_mode & 0o777, spawn.passfile_mode) == (0o700, 0o600)
     client.connected()
-    assert [path.name for path in folder.iterdir()] == ["work"]
+    assert list(folder.iterdir()) == []
     client.close()
 
 
@@ -237,23 +237,19 @@ def test_a_program_finds_the_tls_files_from_its_own_folder(temp: Path, monkeypat
     assert spawn.calls[0][0][-1] == f"{REMOTE}&sslrootcert={temp / 'root.crt'}&sslcrl=/etc/crl"
 
 
-def test_a_program_reads_files_where_they_stand_or_from_copies_with_the_same_names(temp: Path) -> None:
-    folder = temp / "migrations"
-    (folder / "sub").mkdir(parents=True)
-    for name in ("1.sql", "sub/2.sql"):
-        (folder / name).write_text(f"-- {name}")
+def test_a_program_reads_copies_with_the_same_names_made_when_they_are_due(temp: Path) -> None:
+    (temp / "2.csv").write_text("-- data")
     client = ProgramClient("/usr/bin/psql", ENV, Mode.LOCAL, Spawn())
     client.start(parsed(LOCALHOST))
 
-    assert client.stage({"1.sql": folder / "1.sql", "sub/2.sql": folder / "sub" / "2.sql"}) == str(folder)
-
-    work = Path(client.stage({"1.sql": b"changed", "sub/2.sql": folder / "sub" / "2.sql"}))
+    work = Path(client.stage({"1.sql": b"checked", "sub/2.csv": temp / "2.csv"}))
     assert list(work.iterdir()) == []
-    client.provide(["sub/2.sql"])
-    client.provide(["1.sql", "sub/2.sql"])
-    assert (work / "1.sql").read_bytes() == b"changed"
-    assert (work / "sub" / "2.sql").read_text() == "-- sub/2.sql"
+    client.provide(["sub/2.csv"])
+    client.provide(["1.sql", "sub/2.csv"])
+    assert (work / "1.sql").read_bytes() == b"checked"
+    assert (work / "sub" / "2.csv").read_text() == "-- data"
     client.close()
+    assert not work.exists()
 
 
 # psql in a container.

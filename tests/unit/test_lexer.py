@@ -161,7 +161,7 @@ def test_gset_inside_if_leaves_nothing_behind_once_a_statement_ended() -> None:
 
 def test_a_statement_knows_its_words_and_lines() -> None:
     statement = only(lexer.lex("\n/* first */ Create  -- x\n table T (\n  a int\n);"))
-    assert (statement.words, statement.line, statement.end_line) == (("CREATE", "TABLE", "T", "A"), 2, 5)
+    assert (statement.words, statement.line, statement.end_line) == (("CREATE", "TABLE", "T", "A", "INT"), 2, 5)
     assert not statement.plain
 
 

@@ -92,8 +92,8 @@ def test_an_ordinary_file_is_fine(folder: Path, text: str) -> None:
         ("\\copy t to 'x'", ":1: \\copy TO a file"),
         ("\\copy t from pstdin", ":1: \\copy FROM pstdin"),
         ("\\copy t", ":1: \\copy: neither FROM nor TO"),
-        ("\\copy t from 'nowhere.csv'", ":1: \\copy nowhere.csv: no such file"),
-        ("\\copy t from /etc/hosts", ":1: \\copy /etc/hosts: no such file"),
+        ("\\copy t from 'nowhere.csv'", ":1: \\copy nowhere.csv: not a file inside"),
+        ("\\copy t from /etc/hosts", ":1: \\copy /etc/hosts: not a file inside"),
         ("\\encoding BIG5", ":1: \\encoding is not known"),
     ],
 )
@@ -249,10 +249,25 @@ def test_a_wrapped_file_keeps_its_lines_whatever_is_in_it(folder: Path, parts: l
     assert list(lexer.lex(checked.script).statements) == list(lexer.lex(text).statements)[1:-1]
 
 
-def test_a_file_that_needs_no_change_is_read_where_it_stands(folder: Path) -> None:
+def test_what_was_checked_is_what_runs(folder: Path) -> None:
     checked = check(folder, T)
-    assert checked.files == {"0001_a.sql": folder / "0001_a.sql"}
+    assert checked.files == {"0001_a.sql": T.encode()}
     assert not checked.uses_metas
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("CREATE INDEX CONCURRENTLY i ON t (a);", ":1: CREATE INDEX CONCURRENTLY can't run in a transaction"),
+        ("CREATE UNIQUE INDEX CONCURRENTLY i ON t (a);", ":1: CREATE INDEX CONCURRENTLY can't run in a transaction"),
+        ("SELECT 1;\nDROP INDEX CONCURRENTLY i;", ":2: DROP INDEX CONCURRENTLY can't run in a transaction"),
+        ("VACUUM t;", ":1: VACUUM can't run in a transaction"),
+        ("ALTER SYSTEM SET work_mem = '8MB';", ":1: ALTER SYSTEM can't run in a transaction"),
+        ("-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY ON t (a);", ":2: CREATE INDEX CONCURRENTLY without a name"),
+    ],
+)
+def test_what_the_server_would_refuse_half_way_is_refused_beforehand(folder: Path, text: str, what: str) -> None:
+    assert what in problems(folder, text)
 
 
 def test_an_included_file_is_read_through_and_brought_along(folder: Path) -> None:
