@@ -187,8 +187,9 @@ class _Runner:
         revision = _git_revision(self.folder.path, self.target.env)
         checked = [self.checked[migration.file] for migration in plan.pending]
         if not facts.current:
-            definition = Step(file=ledger.DEFINITION.name, uses_metas=True, variables=frozenset({"ledger_is_missing"}))
-            list(session.run([definition], {definition.file: ledger.DEFINITION}))
+            name = ledger.DEFINITION.name
+            definition = Step(file=name, needs=frozenset({name}), uses_metas=True, variables=frozenset({"ledger_is_missing"}))
+            list(session.run([definition], {name: ledger.DEFINITION}))
         files = {path: content for item in checked for path, content in item.files.items()}
         steps = [_step(item, revision) for item in checked]
         done: list[dict[str, Any]] = []

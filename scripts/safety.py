@@ -121,7 +121,7 @@ def check(migration: Migration, folder: Path) -> Checked:
         blank = re.sub(r"[^\n]", " ", script[statement.start : statement.end])
         script = script[: statement.start] + blank + script[statement.end :]
     walk.transaction_control(migration.file, lexed, allowed=wrapper)
-    walk.outside_a_transaction(migration.file, lexed)
+    walk.outside_a_transaction(migration.file, migration.text, lexed)
     walk.raw_variables()
     walk.files[migration.file] = script.encode("utf-8")
     problems = tuple(sorted(walk.problems, key=lambda problem: (problem.file, problem.line or 0)))
@@ -181,6 +181,9 @@ class _Walk:
             self.problem(file, (restrict or unrestrict)[0].line, "\\restrict and \\unrestrict don't come in pairs of one key")
         for statement in lexed.statements:
             self._setting(file, text, statement)
+        unlock = re.search(r"\bpg_advisory_unlock_all\b", text, re.IGNORECASE)
+        if unlock:
+            self.problem(file, text.count("\n", 0, unlock.start()) + 1, "pg_advisory_unlock_all gives up the runner's lock")
         uses_gexec = any(meta.name == "gexec" for meta in lexed.metas)
         if uses_gexec or lexed.ambiguous or _SWALLOWED.search(text):
             self._hidden(file, text, lexed)
@@ -199,7 +202,7 @@ class _Walk:
             elif statement.words[:1] == ("DISCARD",) and statement.words[1:] in ((), ("ALL",)):
                 self.problem(file, statement.line, "DISCARD ALL gives up the runner's lock; every file has a clean session")
 
-    def outside_a_transaction(self, file: str, lexed: Lexed) -> None:
+    def outside_a_transaction(self, file: str, text: str, lexed: Lexed) -> None:
         """Refuses what the server would refuse only after the files before it were applied."""
         for statement in lexed.statements:
             words = tuple(word for word in statement.words if word != "UNIQUE")
@@ -211,7 +214,7 @@ class _Walk:
                     statement.line,
                     f"{what} can't run in a transaction: put `-- migrate: no-transaction` into the first comment",
                 )
-            elif concurrently and words[0] == "CREATE" and words[3:4] == ("ON",):
+            elif concurrently and re.search(r"\bconcurrently\s+on\b", text[statement.start : statement.end], re.IGNORECASE):
                 self.problem(
                     file, statement.line, "CREATE INDEX CONCURRENTLY without a name: nobody could tell what a cut-off run left"
                 )
@@ -294,7 +297,7 @@ class _Walk:
         self.files[path] = text.encode("utf-8")
         lexed = self.visit(path, text, above)
         self.transaction_control(path, lexed, allowed=[])
-        self.outside_a_transaction(path, lexed)
+        self.outside_a_transaction(path, text, lexed)
 
     def _path(self, file: str, meta: Meta, argument: str, base: PurePosixPath) -> str | None:
         """The path below the folder that an argument names, or None after a problem was noted."""
