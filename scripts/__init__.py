@@ -11,3 +11,4 @@ Beside the house stands `bootstrap`, standard library only, which makes the envi
 """
 
 __version__ = "0.1.0"
+PRODUCT = "postgres-serving-split"  # names what belongs to it: containers, volumes, temporary folders, sessions

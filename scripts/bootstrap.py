@@ -42,10 +42,8 @@ def make_environment():
     try:
         venv.create(VENV, clear=True, with_pip=True, symlinks=os.name != "nt")
     except (subprocess.CalledProcessError, OSError) as error:
-        raise SystemExit(
-            f"bootstrap: could not make {VENV}: {error}\n"
-            "           On Debian and Ubuntu, install the package python3-venv and run this again."
-        ) from None
+        hint = "" if isinstance(error, PermissionError) else "\n           Debian, Ubuntu: install python3-venv."
+        raise SystemExit(f"bootstrap: could not make {VENV}: {error}{hint}") from None
     python = BIN / ("python.exe" if os.name == "nt" else "python")
     install = [str(python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     for lock in LOCKS:

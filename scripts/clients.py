@@ -14,16 +14,15 @@ from shutil import copyfile, disk_usage, rmtree
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from scripts import PRODUCT, embedded, shell
 from scripts import dsn as dsns
-from scripts import embedded, shell
 from scripts.archive import tar
 from scripts.dsn import Dsn, clean_env, pgpass
 from scripts.errors import OpsError, UsageError
 
 ARGUMENTS = ("--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
 CONNECT_TIMEOUT = "10"  # seconds, unless the DSN has its own
-LABEL = "postgres-serving-split"
-PREFIX = "postgres-serving-split-"  # of temporary folders
+PREFIX = f"{PRODUCT}-"  # of temporary folders
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  (only private folders are made in it)
 _BLOCK = 4096  # bytes that a small file takes
 _WORK = PurePosixPath("/work")  # the container's folder for everything that it is given
@@ -172,7 +171,7 @@ class DockerClient:
         environment = [word for name, value in psql_env(str(_WORK / ".pgpass")).items() for word in ("--env", f"{name}={value}")]
         try:
             self._create(
-                *("--interactive", "--rm", "--label", f"{LABEL}=psql", *network, "--user", "0:0"),
+                *("--interactive", "--rm", "--label", f"{PRODUCT}=psql", *network, "--user", "0:0"),
                 *("--workdir", str(_WORK), *environment, "--entrypoint", "psql"),
                 *(self.image, *ARGUMENTS, "--dbname", dsn.without_password()),
             )
@@ -239,7 +238,7 @@ class DockerClient:
         if self._container:
             self._call("rm", "--force", "--volumes", self._container)
             # A runner that was killed between making its container and starting it left one with a password file in it.
-            self._call("container", "prune", "--force", "--filter", f"label={LABEL}=psql", "--filter", "until=1h")
+            self._call("container", "prune", "--force", "--filter", f"label={PRODUCT}=psql", "--filter", "until=1h")
             self._container = ""
         return self._code or 0
 
@@ -316,7 +315,7 @@ def psql_env(passfile: str) -> dict[str, str]:
     return {
         "PGPASSFILE": passfile,
         "PGCLIENTENCODING": "UTF8",
-        "PGAPPNAME": "postgres-serving-split",
+        "PGAPPNAME": PRODUCT,
         "PGCONNECT_TIMEOUT": CONNECT_TIMEOUT,
         "LC_MESSAGES": "C",  # psql's own words are parsed
         "PERL_BADLANG": "0",  # Debian's psql is a Perl script, which complains of locales that aren't there

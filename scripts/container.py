@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from scripts import shell
+from scripts import PRODUCT, shell
 from scripts.archive import tar
 from scripts.dsn import Dsn
 from scripts.embedded import ADMIN, DATABASE, HOST
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
 
-LABEL = "postgres-serving-split"
 _PORT = "5432/tcp"
 _PASSWORD_FILE = "postgres-serving-split.password"  # in the container's /etc: `docker inspect` shows the path alone
 _READY_DEADLINE = 90.0  # seconds from the container's start until it accepts connections
@@ -84,7 +83,7 @@ class Container:
         import docker.errors
 
         with _engine_errors(self.image):
-            for volume in connect(self.env).volumes.list(filters={"label": f"{LABEL}={self._id()}"}):
+            for volume in connect(self.env).volumes.list(filters={"label": f"{PRODUCT}={self._id()}"}):
                 try:
                     volume.remove()
                 except docker.errors.NotFound:  # removed by somebody else meanwhile
@@ -118,7 +117,7 @@ class Container:
     @property
     def name(self) -> str:
         """The container's name; the volume's begins with it."""
-        return f"{LABEL}-{self._id()}"
+        return f"{PRODUCT}-{self._id()}"
 
     def _find(self, engine: Any) -> Any:
         import docker.errors
@@ -140,7 +139,7 @@ class Container:
     def _create(self, engine: Any) -> Any:
         self._image_id(engine)
         volume = f"{self.name}-{re.sub('[^A-Za-z0-9_.-]', '-', self.image)}"
-        labels = {LABEL: self._id()}
+        labels = {PRODUCT: self._id()}
         engine.volumes.create(volume, labels=labels)
         container = engine.containers.create(
             self.image,

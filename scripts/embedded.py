@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import shell
+from scripts import PRODUCT, shell
 from scripts.dsn import Dsn, clean_env, pgpass
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
@@ -84,7 +84,7 @@ class Embedded:
         if len(os.fsencode(folder)) + len("/.s.PGSQL.65535") < _SOCKET_PATH_LIMIT:
             return folder
         name = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"postgres-serving-split-{name}"
+        return Path(tempfile.gettempdir()) / f"{PRODUCT}-{name}"
 
     def dsn(self, *, by_socket: bool = False) -> Dsn:
         """The administrator's DSN of the server that runs, or ran last."""

@@ -1,4 +1,4 @@
-"""The only module that knows psql's words: one psql, local, dockerized or embedded, driven over its pipes.
+"""The only module that knows psql's words: one psql, local, dockerized or embedded (`clients.py`), driven over its pipes.
 
 All three get the same arguments, the same empty environment and the same files under the same names, so that the same
 migrations come to the same result. The password travels in a PGPASSFILE that only its owner can read: never in an

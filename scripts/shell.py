@@ -123,11 +123,6 @@ class Process:
                 self._lines.put((name, line.decode("utf-8", "replace").rstrip("\r\n")))
         self._lines.put((name, None))
 
-    @property
-    def pid(self) -> int:
-        """The process's id on this machine."""
-        return self._popen.pid
-
     def send(self, text: str) -> None:
         """Writes to the program's standard input. A program that is gone already shows at the next `lines()`."""
         assert self._popen.stdin is not None

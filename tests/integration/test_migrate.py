@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.settings import MIGRATIONS
+from tests import proofs
 from tests.database import Database, invoke
 from tests.proofs import migrate
 
@@ -700,3 +701,17 @@ def test_without_a_folder_the_projects_own_is_meant(database: Database) -> None:
     assert result.returncode == 0, result.stderr
     assert applied(result.stdout) == sorted(path.name for path in MIGRATIONS.glob("*.sql"))
     assert invoke("status", "--dsn", "-", "--psql", "embedded", stdin=database.uri).returncode == 0
+
+
+def test_what_was_checked_is_what_runs_whatever_happens_to_the_folder_meanwhile(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text(f"CREATE TABLE a (id int);\n{proofs.WAITS_AT_GATE}")
+    (folder / "0002_b.sql").write_text("CREATE TABLE b (id int);\n")
+    with proofs.closed_gate(database):
+        runner = proofs.start(database, folder, "embedded")
+        proofs.wait_until(lambda: proofs.waiting_at_gate(database), "the first file waits")
+        (folder / "0002_b.sql").write_text(f"\\! echo > {folder / 'ran'}\n")
+    out, err = runner.communicate(timeout=proofs.DEADLINE)
+    assert (runner.returncode, err) == (0, ""), out
+    assert not (folder / "ran").exists()
+    assert database.execute("SELECT to_regclass('b') IS NOT NULL") == [(True,)]
+    assert "was changed after it was applied" in migrate(database, folder, "embedded").stderr

@@ -324,3 +324,18 @@ def test_an_interruption_while_the_container_is_made_leaves_none(
     assert inspected(database.dsn.database) == [], out + err
     assert process.returncode == 130, out + err
     assert list(temp.iterdir()) == []
+
+
+@pytest.mark.parametrize("password", ["state", "applied", "true", "version", "ERROR", "0001"])
+def test_a_password_that_reads_like_an_answer_of_the_server_changes_none(
+    owner: Callable[[str], Database], folder: Path, password: str
+) -> None:
+    mine = owner(password)
+    write(folder, **{"0001_a": "CREATE TABLE a (id int);\n", "0002_b": "-- migrate: no-transaction\nSELECT 1 / 0;\n"})
+    words = ("--dsn", "-", "--psql", "embedded", "--migrations-dir", str(folder))
+    failed = invoke("migrate", *words, stdin=mine.uri)
+    assert failed.returncode == 1
+    assert "0002_b.sql:2: " in failed.stderr
+    assert mine.ledger() == {"0001": "applied", "0002": "started"}
+    assert "started" in invoke("status", *words, stdin=mine.uri).stdout
+    assert "has not ended" in invoke("migrate", *words, stdin=mine.uri).stderr

@@ -20,8 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from scripts import server
-from scripts.container import LABEL, connect
+from scripts import PRODUCT, connect, server
 from scripts.embedded import Embedded
 from scripts.errors import OpsError, UsageError
 from scripts.server import Up
@@ -358,12 +357,12 @@ def docker_home(home: Path) -> Path:
 def containers(running: Up) -> list[Any]:
     """The server's containers, running or not."""
     name = json.loads(Path(running.password_file).read_text())["id"]
-    return list(connect(ENV).containers.list(all=True, filters={"label": f"{LABEL}={name}"}))
+    return list(connect(ENV).containers.list(all=True, filters={"label": f"{PRODUCT}={name}"}))
 
 
 def volumes(running: Up) -> list[Any]:
     name = json.loads(Path(running.password_file).read_text())["id"]
-    return list(connect(ENV).volumes.list(filters={"label": f"{LABEL}={name}"}))
+    return list(connect(ENV).volumes.list(filters={"label": f"{PRODUCT}={name}"}))
 
 
 def test_a_docker_server_is_one_healthy_and_on_loopback_alone(docker_home: Path) -> None:
