@@ -20,7 +20,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from scripts import PRODUCT, connect, server
+from scripts import PRODUCT, server
+from scripts.container import connect
 from scripts.embedded import Embedded
 from scripts.errors import OpsError, UsageError
 from scripts.server import Up
