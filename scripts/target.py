@@ -50,6 +50,7 @@ class Target:
                     return work(session)
             except PsqlError as error:
                 if error.connected:
+                    error.hint = f"the DSN came from {self.origin}"
                     raise
                 if not error.may_pass or time.monotonic() > deadline:
                     raise self._unreachable(error, wait) from None

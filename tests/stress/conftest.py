@@ -1,37 +1,5 @@
-"""Fixtures of the tests with a real server."""
+"""The fixtures of the integration tests."""
 
-from __future__ import annotations
+from tests.integration.conftest import database, mode, scratch, server
 
-from collections.abc import Iterator
-
-import pytest
-
-from scripts.dsn import Dsn
-from tests import database as databases
-from tests.database import MODES, Database
-
-
-@pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dsn]:
-    """The administrator's DSN of the server under test (--server)."""
-    yield from databases.shared_server(request, tmp_path_factory)
-
-
-@pytest.fixture
-def database(server: Dsn) -> Iterator[Database]:
-    """A database of the test's own."""
-    yield from databases.new_database(server)
-
-
-@pytest.fixture
-def scratch(server: Dsn) -> Iterator[Database]:
-    """A second database of the test's own, to compare with."""
-    yield from databases.new_database(server)
-
-
-@pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest) -> str:
-    """Each way to run psql."""
-    if request.param == "docker":
-        databases.require_docker()
-    return str(request.param)
+__all__ = ["database", "mode", "scratch", "server"]
