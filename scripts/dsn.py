@@ -18,7 +18,16 @@ ENCODE_HINT = (
     "percent-encode the password: python -c \"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), ''))\""
 )
 # Parameters that hold a secret or point to one: psql would need them in its argv, or they work on one machine only.
-REFUSED = ("sslpassword", "passfile", "service", "scram_client_key", "scram_server_key", "oauth_client_secret")
+REFUSED = (
+    "sslpassword",
+    "passfile",
+    "service",
+    "scram_client_key",
+    "sslcrldir",
+    "sslkeylogfile",
+    "scram_server_key",
+    "oauth_client_secret",
+)
 # Parameters whose value is the path of a file on this machine; docker mode copies those files into its container.
 FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 

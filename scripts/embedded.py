@@ -201,7 +201,9 @@ class Embedded:
 
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(account).pw_uid
-        result = self.run(["useradd", "--system", "--no-create-home", "--user-group", account], env=self.env, timeout=30)
+        result = self.run(
+            ["useradd", "--system", "--no-create-home", "--user-group", account], env=clean_env(self.env), timeout=30
+        )
         if result.code not in (0, 9):  # 9: another process made it meanwhile
             raise OpsError(
                 f"PostgreSQL doesn't run as root, and the account {account} can't be made: {result.err.strip()}",

@@ -17,6 +17,7 @@ from typing import Any
 
 from scripts import ledger, lexer, psql, safety, shell, sql
 from scripts.console import Console
+from scripts.dsn import clean_env
 from scripts.errors import Interrupted, OpsError
 from scripts.ledger import Facts
 from scripts.plan import Plan, State, make_plan
@@ -364,7 +365,10 @@ def _git_revision(folder: Path, env: Mapping[str, str]) -> str | None:
     """The commit that the files came from, where that can be known."""
     if shell.which("git", env) is None:
         return None
-    result = shell.run(["git", "rev-parse", "HEAD"], env=env, cwd=folder, timeout=10)
+    try:
+        result = shell.run(["git", "rev-parse", "HEAD"], env=clean_env(env), cwd=folder, timeout=10)
+    except OpsError:  # it hangs, or can't be started: the migration goes on without knowing
+        return None
     return result.out.strip() if result.code == 0 else None
 
 

@@ -96,7 +96,8 @@ def _problem(entry: Entry, newest: Row | None, allow_out_of_order: bool) -> str:
     if entry.state is State.CHANGED:
         return "was changed after it was applied"
     if entry.state is State.MISSING:
-        return "is applied, and its file is gone"
+        started = entry.row is not None and entry.row.state == "started"
+        return f"{'was started and has not ended' if started else 'is applied'}, and its file is gone"
     if entry.state is State.OUT_OF_ORDER and not allow_out_of_order and newest is not None:
         return f"is pending, and the newer {newest.version} is applied already (--allow-out-of-order lets it through)"
     return ""

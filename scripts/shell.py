@@ -163,11 +163,13 @@ class Process:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, never readable by others even for a moment."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Writes a file that only its owner can read, at no moment readable by others and at none half-written."""
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
+    new.replace(path)
 
 
 @contextlib.contextmanager

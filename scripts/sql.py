@@ -76,7 +76,7 @@ def read_folder(path: Path) -> Folder:
     all of them can be listed at once.
     """
     try:
-        names = sorted(entry.name for entry in path.iterdir() if entry.name.endswith(".sql") and entry.is_file())
+        names = sorted(entry.name for entry in path.iterdir() if entry.name.lower().endswith(".sql") and entry.is_file())
     except OSError as error:
         raise UsageError(f"the migrations folder {path} can't be read: {error.strerror}", "name it: --migrations-dir") from None
     migrations, problems = [], []
