@@ -1,4 +1,7 @@
-"""The face: flags in, one call each, and the only place where an error becomes an exit code."""
+"""The face: flags in, one call each, and the only place where an error becomes an exit code.
+
+The modules that do the work are imported by the task that needs them, so that `invoke --list` stays fast.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
-from scripts import migrate as migrating
-from scripts import quickstart as quickstarting
-from scripts import server, settings, shell, target
-from scripts import status as stating
+from scripts import shell
 from scripts.console import Console
 from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 
@@ -80,6 +80,8 @@ def seconds(flag: str, value: str | None, default: float) -> float:
 
 def folder(value: str | None) -> Path:
     """The migrations folder that a flag names, else the project's."""
+    from scripts import settings
+
     if value == "":
         raise UsageError("--migrations-dir is empty", "give it a value, or leave it away")
     return Path(value).resolve() if value else settings.MIGRATIONS
@@ -105,12 +107,16 @@ def confirmed(question: str, yes: bool) -> None:
 @command
 def quickstart(console: Console, docker: bool = False, postgres_version: str | None = None) -> None:
     """Do the main job on this machine: a Postgres, the migrations, and what stands then."""
+    from scripts import quickstart as quickstarting
+
     quickstarting.run(console, docker=docker, version=major_version(postgres_version))
 
 
 @command
 def up(console: Console, docker: bool = False, postgres_version: str | None = None, json: bool = False) -> None:
     """Start the Postgres of this machine, embedded or in Docker; once is enough."""
+    from scripts import server, settings
+
     found = settings.sources()
     running = server.up(found, docker=docker, version=major_version(postgres_version), say=console.note)
     server.show(running, console)
@@ -119,6 +125,8 @@ def up(console: Console, docker: bool = False, postgres_version: str | None = No
 @command
 def down(console: Console, purge: bool = False, yes: bool = False) -> None:
     """Stop the Postgres of this machine; --purge deletes its data."""
+    from scripts import server, settings
+
     if purge and server.describe():
         confirmed(f"Delete the data of {server.describe()}?", yes)
     name, stopped = server.down(settings.sources(), purge=purge, say=console.say)
@@ -143,6 +151,9 @@ def migrate(
     json: bool = False,
 ) -> None:
     """Apply the pending migrations, each in one transaction with its ledger row."""
+    from scripts import migrate as migrating
+    from scripts import target
+
     migrating.run(
         target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console),
         migrating.Options(
@@ -171,6 +182,9 @@ def status(
     json: bool = False,
 ) -> ExitCode:
     """Show the state of every migration; exit code 3 when something is pending or wrong."""
+    from scripts import status as stating
+    from scripts import target
+
     goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
     return stating.run(goal, folder(migrations_dir), seconds("wait", wait, 0.0), console)
 

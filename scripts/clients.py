@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -24,6 +25,7 @@ ARGUMENTS = ("--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-
 CONNECT_TIMEOUT = "10"  # seconds, unless the DSN has its own
 PREFIX = f"{PRODUCT}-"  # of temporary folders
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  (only private folders are made in it)
+_STALE = 3600  # seconds; nobody takes that long to connect
 _BLOCK = 4096  # bytes that a small file takes
 _WORK = PurePosixPath("/work")  # the container's folder for everything that it is given
 _ENGINE_TIMEOUT = 60.0  # seconds for one answer of the Docker engine, an image pull excepted
@@ -91,6 +93,7 @@ class ProgramClient:
     def start(self, dsn: Dsn) -> shell.Process:
         params = {key: str(Path(dsn.params[key]).resolve()) for key in dsns.FILES if dsn.params.get(key, "system") != "system"}
         argv = [self.program, *ARGUMENTS, "--dbname", dsn.with_params(**params).without_password()]
+        _sweep()
         try:
             self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # entered by its owner alone
             passfile = self._folder / "pgpass"
@@ -255,6 +258,14 @@ class DockerClient:
         no_engine = "Cannot connect" in result.err
         hint = "is Docker running? `docker info` says" if no_engine else f"image: {self.image} (POSTGRES_IMAGE)"
         return OpsError(f"docker {word} failed: {result.err.strip()}", hint)
+
+
+def _sweep() -> None:
+    """Deletes the password files of runners that were killed before they were connected, an hour ago or more."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/pgpass"):
+        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+            if time.time() - left.stat().st_mtime > _STALE:
+                left.unlink()
 
 
 def _memory(size: int, env: Mapping[str, str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -250,6 +251,18 @@ def test_a_program_reads_copies_with_the_same_names_made_when_they_are_due(temp:
     assert (work / "sub" / "2.csv").read_text() == "-- data"
     client.close()
     assert not work.exists()
+
+
+def test_a_password_file_that_a_killed_runner_left_is_deleted_an_hour_later(temp: Path) -> None:
+    old, young = (temp / f"{clients.PREFIX}{name}" / "pgpass" for name in ("old", "young"))
+    for left in (old, young):
+        left.parent.mkdir()
+        left.write_text("*:*:*:*:secret")
+    os.utime(old, (1, 1))
+    client = ProgramClient("/usr/bin/psql", ENV, Mode.LOCAL, Spawn())
+    client.start(parsed(LOCALHOST))
+    client.close()
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 # psql in a container.
