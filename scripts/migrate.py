@@ -244,7 +244,8 @@ class _Runner:
         message = error.error
         fate = self._fate(failed)
         hint = f"mend {migration.file}, then: {self.again}"
-        if message is None or (not message.sqlstate and not message.file):
+        vanished = message is None or (not message.sqlstate and not message.file)  # it went without a word of the server
+        if message is None or vanished:
             what = f"{migration.file}: psql was ended from outside or lost the server ({error.message}; exit code {error.code})"
         elif psql.GUARD_FAILED in message.text:
             done_by_it = "ended the transaction in which it ran" if migration.transactional else "left a transaction open"
@@ -253,7 +254,7 @@ class _Runner:
             what = _located(message, failed)
             if message.sqlstate == _NEEDS_NO_TRANSACTION and migration.transactional:
                 hint = f"put `-- migrate: no-transaction` into the first comment of {migration.file}, then: {self.again}"
-        if error.lost_server or message is None or (not message.sqlstate and not message.file):
+        if error.lost_server or vanished:
             hint = f"see that the server is up, then: {self.again}"
             if migration.transactional and (message is None or not message.file):
                 fate = f"{migration.file} was rolled back, unless its COMMIT had come through: the next run sees"
