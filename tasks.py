@@ -17,7 +17,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
-from scripts import shell
+from scripts import settings, shell
 from scripts.console import Console
 from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 
@@ -47,7 +47,7 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
 
     @functools.wraps(body)
     def run(_: Context, **flags: Any) -> None:
-        console = Console(as_json=flags.get("json", False))
+        console = Console(as_json=flags.get("json", False), in_actions=settings.in_github_actions())
         try:
             with shell.terminate_as_interrupt():
                 code = body(console, **flags) or ExitCode.OK
@@ -80,8 +80,6 @@ def seconds(flag: str, value: str | None, default: float) -> float:
 
 def folder(value: str | None) -> Path:
     """The migrations folder that a flag names, else the project's."""
-    from scripts import settings
-
     if value == "":
         raise UsageError("--migrations-dir is empty", "give it a value, or leave it away")
     return Path(value).resolve() if value else settings.MIGRATIONS
@@ -115,7 +113,7 @@ def quickstart(console: Console, docker: bool = False, postgres_version: str | N
 @command
 def up(console: Console, docker: bool = False, postgres_version: str | None = None, json: bool = False) -> None:
     """Start the Postgres of this machine, embedded or in Docker; once is enough."""
-    from scripts import server, settings
+    from scripts import server
 
     found = settings.sources()
     running = server.up(found, docker=docker, version=major_version(postgres_version), say=console.note)
@@ -125,7 +123,7 @@ def up(console: Console, docker: bool = False, postgres_version: str | None = No
 @command
 def down(console: Console, purge: bool = False, yes: bool = False) -> None:
     """Stop the Postgres of this machine; --purge deletes its data."""
-    from scripts import server, settings
+    from scripts import server
 
     if purge and server.describe():
         confirmed(f"Delete the data of {server.describe()}?", yes)

@@ -1,4 +1,7 @@
-"""What a user sees: plain sentences on stdout, or one JSON document; everything said on the way goes to stderr with JSON."""
+"""What a user sees: plain sentences on stdout, or one JSON document; everything said on the way goes to stderr with JSON.
+
+Nothing is printed but through here, and the secrets that the console was told of are taken out of all of it.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,43 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from scripts.errors import OpsError
+from scripts.redact import Redactor
+from scripts.secret import Secret
 
 
 class Console:
     """One command's output."""
 
-    def __init__(self, *, as_json: bool = False, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(
+        self, *, as_json: bool = False, in_actions: bool = False, out: TextIO | None = None, err: TextIO | None = None
+    ) -> None:
         self.as_json = as_json
+        self.in_actions = in_actions  # whether a runner of GitHub Actions reads what is printed
+        self._redactor = Redactor()
         self._out = out or sys.stdout
         self._err = err or sys.stderr
         self._above_progress: Callable[[str], None] | None = None
 
+    def conceal(self, *secrets: Secret) -> None:
+        """Keeps secrets out of all that is printed from now on, and has GitHub Actions keep them out of its logs.
+
+        Source: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands (masks, and the
+        encoding of %, CR and LF in them). With JSON they go to stderr, which the runner reads too.
+        """
+        for secret in secrets:
+            for form in self._redactor.add(secret):
+                if self.in_actions:
+                    encoded = form.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+                    print(f"::add-mask::{encoded}", file=self._err if self.as_json else self._out, flush=True)
+
+    def emit(self, name: str, secret: Secret) -> None:
+        """Prints a secret, because that is what was asked for; with JSON, the document has it."""
+        if not self.as_json:
+            print(f"{name}={secret.reveal()}", file=self._out, flush=True)
+
     def say(self, text: str) -> None:
         """A line of the result; with JSON, the document says it instead."""
+        text = self._redactor.text(text)
         if self._above_progress:
             self._above_progress(text)
         elif not self.as_json:
@@ -29,25 +56,30 @@ class Console:
 
     def note(self, text: str) -> None:
         """A line beside the result: a warning, what is being waited for."""
+        text = self._redactor.text(text)
         if self._above_progress:
             self._above_progress(text)
         else:
             print(text, file=self._err, flush=True)
 
-    def document(self, facts: Mapping[str, Any]) -> None:
-        """The result as JSON, when that was asked for."""
+    def document(self, facts: Mapping[str, Any], emitted: Mapping[str, Secret] | None = None) -> None:
+        """The result as JSON, when that was asked for. `emitted` are secrets that were asked for too."""
         if self.as_json:
-            print(json.dumps(facts, indent=2, ensure_ascii=False, default=str), file=self._out, flush=True)
+            shown = {name: secret.reveal() for name, secret in (emitted or {}).items()}
+            self._print_json({**self._redactor.value(facts), **({"secrets": shown} if shown else {})})
 
     def failure(self, error: OpsError) -> None:
         """An expected failure, with its way out."""
         if self.as_json:
             facts = {"error": error.message, "hint": error.hint, "exit_code": int(error.exit_code), **error.facts}
-            print(json.dumps(facts, indent=2, ensure_ascii=False), file=self._out, flush=True)
-        print(f"error: {error.message}", file=self._err)
+            self._print_json(self._redactor.value(facts))
+        print(f"error: {self._redactor.text(error.message)}", file=self._err)
         if error.hint:
-            print(f"next:  {error.hint}", file=self._err)
+            print(f"next:  {self._redactor.text(error.hint)}", file=self._err)
         self._err.flush()
+
+    def _print_json(self, facts: Mapping[str, Any]) -> None:
+        print(json.dumps(facts, indent=2, ensure_ascii=False, default=str), file=self._out, flush=True)
 
     def table(self, rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
         """Rows as aligned columns."""
@@ -74,7 +106,7 @@ class Console:
             def advance(line: str, following: str) -> None:
                 if line:
                     bar.advance(task)
-                bar.update(task, description=following)
+                bar.update(task, description=self._redactor.text(following))
 
             try:
                 yield advance

@@ -19,8 +19,15 @@ DEFINITION = MIGRATIONS / "0001_schema_migrations.sql"
 # The first 8 bytes of sha256("public.schema_migrations") as a signed number: any constant does, if no one else has it.
 LOCK_KEY = 249420391889604208
 
+# The group that owns the ledger, once 0003_roles_and_grants.sql has been applied; a ledger that belongs to a login has none.
+_OWNING_GROUP = f"""SELECT r.rolname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+  WHERE c.oid = pg_catalog.to_regclass('{TABLE}') AND NOT r.rolcanlogin"""
+_IS_MEMBER = "pg_catalog.pg_has_role(SESSION_USER, r.oid, 'MEMBER')"
+# The role that files run as: that group, so that what they make belongs to it, whichever of its members runs them.
+RUN_AS = f"coalesce(({_OWNING_GROUP} AND {_IS_MEMBER}), 'none')"
 FACTS = f"""SELECT json_build_object(
   'version', current_setting('server_version'), 'database', current_database(), 'user', session_user,
+  'group', ({_OWNING_GROUP}), 'member', ({_OWNING_GROUP} AND {_IS_MEMBER}) IS NOT NULL,
   'ledger', to_regclass('{TABLE}') IS NOT NULL,
   'current', EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('{TABLE}') AND attname = 'state' AND NOT attisdropped))"""
@@ -52,6 +59,8 @@ class Facts:
     user: str
     ledger: bool  # whether the table exists
     current: bool  # whether it has today's columns
+    group: str | None  # the group that owns the ledger, and as which files run
+    member: bool  # whether the user is a member of it
 
 
 @dataclass(frozen=True, kw_only=True)

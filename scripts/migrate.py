@@ -7,7 +7,6 @@ nothing is pending; and again under the lock, from the ledger as the runner befo
 from __future__ import annotations
 
 import json
-import random
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import ledger, lexer, psql, safety, shell, sql
+from scripts import ledger, lexer, lock, psql, safety, shell, sql
 from scripts.console import Console
 from scripts.dsn import clean_env
 from scripts.errors import Interrupted, OpsError
@@ -61,6 +60,7 @@ class _Runner:
         self.again = " ".join(filter(None, ["invoke migrate", target.flags, *_flags(options)]))
         self.checked: dict[str, Checked] = {}
         self.current: Checked | None = None
+        self.group: str | None = None  # the role that the files run as, unless it is the user's own
 
     def run(self) -> None:
         self.console.say(f"target: {self.target.dsn}")
@@ -89,13 +89,19 @@ class _Runner:
     def _work(self, session: Session) -> None:
         self.folder = sql.read_folder(self.options.folder)  # while psql connects
         facts = ledger.facts(session.query(ledger.FACTS))
+        self.group = facts.group
         plan = self._plan(session, facts.ledger)
+        if facts.group and not facts.member and not self.options.plan_only:
+            raise OpsError(
+                f"{facts.user} is no member of {facts.group}, which owns the ledger of {facts.database}; nothing was applied",
+                f"an administrator runs: GRANT {facts.group} TO {facts.user};",
+            )
         if not plan.pending:
             self._say_nothing_pending(facts, plan)
         elif self.options.plan_only:
             self._show_plan(plan)
         else:
-            self._lock(session)
+            lock.acquire(session, wait=self.options.lock_wait, again=self.again, note=self.console.note)
             facts = ledger.facts(session.query(ledger.FACTS))
             plan = self._plan(session, facts.ledger)
             self._refuse_started(session, plan)
@@ -120,39 +126,6 @@ class _Runner:
                 f"mend the files (rules: migrations/README.md), then: {self.again}",
             )
         return plan
-
-    def _lock(self, session: Session) -> None:
-        """Waits for the advisory lock by trying again and again, each try a statement of its own.
-
-        A runner that blocked in pg_advisory_lock would hold a snapshot, for which CREATE INDEX CONCURRENTLY in another
-        runner waits: a deadlock (golang-migrate #960, flyway #1654).
-        """
-        deadline = time.monotonic() + self.options.lock_wait
-        pause, told = 0.02, False
-        while session.query(ledger.TRY_LOCK) != ["t"]:
-            if not told:
-                self.console.note(f"waiting for another runner: {self._lock_holder(session)}")
-                told = True
-            if time.monotonic() > deadline:
-                raise OpsError(
-                    f"another runner has held the lock for {self.options.lock_wait:g} s: {self._lock_holder(session)}",
-                    f"wait longer: {self.again} --lock-wait {max(600, round(self.options.lock_wait * 2))}",
-                )
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 1.5, 0.5)
-        answers = {session.query(ledger.HOLDS_LOCK)[0] for _ in range(3)}
-        if len(answers) > 1 or not answers.pop().endswith("|t"):
-            raise OpsError(
-                "the connection leads through a pooler that changes the session between statements: no lock holds there",
-                "use the server's own port (5432; on Azure, 6432 is the pooler) in the DSN",
-            )
-
-    @staticmethod
-    def _lock_holder(session: Session) -> str:
-        for line in session.query(ledger.LOCK_HOLDER):
-            holder = json.loads(line)
-            return f"PID {holder['pid']}, user {holder['user']}, from {holder['client']}, since {holder['since']}"
-        return "it has just ended"
 
     def _refuse_started(self, session: Session, plan: Plan) -> None:
         """A row that still says `started` under the lock is of a run that was cut off: no one else is at work."""
@@ -254,6 +227,11 @@ class _Runner:
             what = _located(message, failed)
             if message.sqlstate == _NEEDS_NO_TRANSACTION and migration.transactional:
                 hint = f"put `-- migrate: no-transaction` into the first comment of {migration.file}, then: {self.again}"
+            elif message.sqlstate == _NOT_ALLOWED and self.group:
+                hint = (
+                    f"files run as {self.group}; if this one needs the rights of the user in the DSN, begin it with RESET ROLE;"
+                    f" then: {self.again}"
+                )
         if error.lost_server or vanished:
             hint = f"see that the server is up, then: {self.again}"
             if migration.transactional and (message is None or not message.file):
@@ -322,6 +300,7 @@ def _step(checked: Checked, revision: str | None) -> Step:
         transactional=transactional,
         variables=checked.variables,
         uses_metas=checked.uses_metas,
+        run_as=ledger.RUN_AS,
     )
 
 

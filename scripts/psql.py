@@ -122,6 +122,7 @@ class Step:
     transactional: bool = True
     variables: frozenset[str] = frozenset()  # psql variables the file mentions: it must not see another file's
     uses_metas: bool = False
+    run_as: str = "'none'"  # SQL for the name of the role that the file runs as
     guard: str = field(default_factory=lambda: f"guard_{secrets.token_hex(8)}_")
 
 
@@ -175,7 +176,8 @@ def script(step: Step, following: Step | None) -> str:
 def prologue(step: Step, end: Sequence[str] = ()) -> str:
     """What comes before a file, behind what ends the one before it: a clean session, and the guard's notes."""
     unset = [f"\\unset {name}" for name in sorted(step.variables)]
-    note = "SELECT pg_catalog.pg_current_xact_id() AS xid, pg_catalog.pg_backend_pid() AS pid"
+    become = f"pg_catalog.set_config('role', {step.run_as}, false) AS role"
+    note = f"SELECT pg_catalog.pg_current_xact_id() AS xid, pg_catalog.pg_backend_pid() AS pid, {become}"
     if step.transactional:
         return "\n".join([*unset, _message([*end, *_CLEAN_SESSION, "BEGIN", note]) + f" \\gset {step.guard}"])
     # Each of its own: what is recorded before a no-transaction file must be committed before it begins.
@@ -245,7 +247,7 @@ class Session:
                 self._client.provide(steps[ahead].needs)
                 following = steps[ahead + 1] if ahead + 1 < len(steps) else None
                 marks.append(self._send(script(steps[ahead], following)))
-            self._await(marks[index], lambda line: self._on_output(self._redacted(line)))
+            self._await(marks[index], self._on_output)
             yield step
 
     def _send(self, text: str) -> int:
@@ -277,7 +279,7 @@ class Session:
             self._client.connected()
         for line in self._take("out", mark):
             on_output(line)
-        for message in self._messages(self._take("err", mark)):
+        for message in parse_messages(self._take("err", mark)):
             if not _is_noise(message):
                 self._on_message(message)
 
@@ -290,7 +292,7 @@ class Session:
     def _fail(self) -> NoReturn:
         code = self._client.close()
         said = self._take("err", self._asked)
-        messages = self._messages(said)
+        messages = parse_messages(said)
         harmless = ("notice", "warning", *([""] if self._connected else []))
         errors = [message for message in messages if message.severity.lower() not in harmless]
         for message in messages:
@@ -300,19 +302,8 @@ class Session:
         error = next((error for error in reversed(errors) if error.sqlstate), errors[-1] if errors else None)
         text = " ".join([error.text, *(line.strip() for line in error.extra)]) if error else f"psql ended with exit code {code}"
         if not self._connected:
-            text = self._redacted("\n".join(line.removeprefix("psql: error: ").strip() for line in said)) or text
+            text = "\n".join(line.removeprefix("psql: error: ").strip() for line in said) or text
         raise PsqlError(text, error=error, code=code, connected=self._connected)
-
-    def _messages(self, lines: list[str]) -> list[Message]:
-        """What psql said, parsed first and redacted then: a password may read like a word that is parsed."""
-        return [
-            replace(message, text=self._redacted(message.text), extra=tuple(map(self._redacted, message.extra)))
-            for message in parse_messages(lines)
-        ]
-
-    def _redacted(self, line: str) -> str:
-        password = self._dsn.password.reveal()
-        return line.replace(password, "****") if len(password) > 3 else line
 
 
 def parse_messages(lines: Iterable[str]) -> list[Message]:

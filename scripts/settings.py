@@ -86,6 +86,11 @@ def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:
     )
 
 
+def in_github_actions(env: Mapping[str, str] | None = None) -> bool:
+    """Whether a workflow of GitHub Actions runs this."""
+    return (os.environ if env is None else env).get("GITHUB_ACTIONS") == "true"
+
+
 def image(found: Sources, version: int = DEFAULT_VERSION) -> str:
     """The Docker image for a server or a psql: POSTGRES_IMAGE, else the official one."""
     value = found.get("POSTGRES_IMAGE")

@@ -93,6 +93,7 @@ def resolve(
             console.note("warning: other users of this machine can read the DSN in --dsn; `--dsn -` reads it from stdin")
         address, origin = settings.resolve_dsn(dsn, found)
         flags = ["--dsn -"] if dsn else []
+    console.conceal(address.password, address.uri())
     flags += [f"--env-file {quoted(env_file)}"] if env_file else []
     flags += [f"--psql {mode.value}"] if mode is not Mode.AUTO else []
     return Target(dsn=address, origin=origin, mode=mode, image=settings.image(found), env=found.env, flags=" ".join(flags))

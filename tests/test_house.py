@@ -16,8 +16,8 @@ from tests.conftest import ROOT
 
 # Each module imports only what stands above it here (bootstrap stands beside the house).
 ORDER = [
-    *("errors", "secret", "lexer", "archive", "dsn", "shell", "settings", "console", "sql"),
-    *("safety", "ledger", "plan", "embedded", "container", "server", "clients", "psql", "target"),
+    *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql"),
+    *("safety", "ledger", "plan", "embedded", "container", "server", "clients", "psql", "lock", "target"),
     *("migrate", "status", "quickstart"),
 ]
 FLOOR_3 = {"migrate", "status", "quickstart"}

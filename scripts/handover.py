@@ -1,0 +1,141 @@
+"""Where a DSN goes: the terminal, a dotenv file, a secret of GitHub. The only module that knows gh's words."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts import shell
+from scripts.console import Console
+from scripts.dsn import Dsn, clean_env
+from scripts.errors import OpsError, UsageError
+from scripts.secret import Secret
+
+VARIABLE = "POSTGRES_DSN"  # the name under which applications look for it
+_TIMEOUT = 60.0  # seconds for one answer of gh
+_LOGIN_HINT = "gh auth login, or a token in GH_TOKEN; `gh auth status` says"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destinations:
+    """What the flags say. `run` and `which` start gh."""
+
+    emit: bool = False
+    secrets_file: Path | None = None
+    github_secret: str | None = None
+    github_environment: str | None = None
+    repo: str | None = None
+    env: Mapping[str, str]
+    run: shell.Run = shell.run
+
+    def __bool__(self) -> bool:
+        return self.emit or self.secrets_file is not None or self.github_secret is not None
+
+    def check(self) -> None:
+        """Sees to it that a DSN would arrive, before one is made. Raises UsageError and OpsError."""
+        if (self.github_environment or self.repo) and self.github_secret is None:
+            raise UsageError("--github-environment and --repo say where --github-secret is", f"add --github-secret {VARIABLE}")
+        if self.secrets_file is not None:
+            _check_file(self.secrets_file)
+        if self.github_secret is not None:
+            name = self.github_secret
+            if not re.fullmatch(r"(?!GITHUB_)[A-Z_][A-Z0-9_]*", name, re.IGNORECASE):
+                raise UsageError(f"--github-secret {name}: GitHub takes letters, digits and _, and no name that begins with GITHUB_")
+            if shell.which("gh", self.env) is None:
+                raise UsageError("--github-secret needs the gh command, which is not on PATH", "install it: https://cli.github.com")
+            self._gh("list")
+
+    def deliver(self, dsn: Dsn, console: Console) -> list[str]:
+        """Puts the DSN everywhere; returns where, for a sentence. Raises OpsError when one of them doesn't take it."""
+        value, places = dsn.uri(), []
+        if self.secrets_file is not None:
+            set_in_file(self.secrets_file, VARIABLE, value)
+            places.append(f"{VARIABLE} in {self.secrets_file}")
+        if self.github_secret is not None:
+            self._gh("set", self.github_secret, stdin=value)
+            places.append(self._github)
+        if self.emit:
+            console.emit(VARIABLE, value)
+            places.append("this terminal")
+        return places
+
+    @property
+    def _github(self) -> str:
+        environment = f" of the environment {self.github_environment}" if self.github_environment else ""
+        return f"the GitHub secret {self.github_secret}{environment}" + (f" in {self.repo}" if self.repo else "")
+
+    def flags(self) -> Iterator[str]:
+        """The flags that name the same destinations, as a shell takes them."""
+        if self.emit:
+            yield "--emit-secrets"
+        if self.secrets_file is not None:
+            yield f"--secrets-file {shell.quoted(self.secrets_file)}"
+        for flag, value in (
+            ("github-secret", self.github_secret),
+            ("github-environment", self.github_environment),
+            ("repo", self.repo),
+        ):
+            if value is not None:
+                yield f"--{flag} {shell.quoted(value)}"
+
+    def _gh(self, verb: str, *words: str, stdin: Secret | None = None) -> None:
+        where = [f"--env={self.github_environment}"] if self.github_environment else []
+        where += [f"--repo={self.repo}"] if self.repo else []
+        result = self.run(
+            ["gh", "secret", verb, *words, *where],
+            env={**clean_env(self.env), "GH_PROMPT_DISABLED": "1"},
+            stdin=stdin.reveal().encode("utf-8") if stdin else b"",
+            timeout=_TIMEOUT,
+        )
+        if result.code != 0:
+            what = "can't be written" if verb == "set" else "can't be reached"
+            raise OpsError(f"{self._github} {what}: {result.err.strip() or f'gh ended with {result.code}'}", _LOGIN_HINT)
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"--secrets-file {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise UsageError(f"--secrets-file {path}: there is no folder {path.parent}")
+    if path.exists():
+        _read(path)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"--secrets-file {path} isn't UTF-8 text", "save it as UTF-8") from None
+    except OSError as error:
+        raise OpsError(f"--secrets-file {path} can't be read: {error.strerror}") from None
+
+
+def set_in_file(path: Path, name: str, value: Secret) -> None:
+    """Sets one key of a dotenv file, which afterwards only its owner can read; comments and other keys stay as they are.
+
+    The value must need no quotes, as a percent-encoded URI doesn't. Through a symbolic link, the file behind it is
+    written. Raises OpsError when it can't be.
+    """
+    from dotenv.parser import parse_stream
+
+    path = path.resolve()
+    before = _read(path) if path.exists() else ""
+    line = f"{name}={value.reveal()}\n"
+    parts, placed = [], False
+    for binding in parse_stream(io.StringIO(before)):
+        text = binding.original.string
+        if binding.key == name:
+            lead = re.match(r"\s*(?:export[^\S\r\n]+)?", text)
+            text = "" if placed else (lead.group() if lead else "") + line
+            placed = True
+        parts.append(text)
+    whole = "".join(parts)
+    if not placed:
+        whole += ("" if not whole or whole.endswith("\n") else "\n") + line
+    try:
+        shell.write_private(path, whole)
+    except OSError as error:
+        raise OpsError(f"{path} can't be written: {error.strerror}", "nothing of it was changed") from None

@@ -1,0 +1,218 @@
+"""The application's login roles: what they are to be, and the SQL that makes them so. Pure.
+
+There are two of them, NAME and NAME_b, of which one is in use and the other rests, without the right to log in, until
+`invoke rotate` changes their places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scripts import grants
+from scripts.errors import UsageError
+from scripts.grants import MAINTENANCE, READER, WRITER, Extra, Rights, Role, identifier
+from scripts.ledger import literal
+
+DEFAULT_USER = "backtest_service"
+SECOND = "_b"  # what the second login role's name ends with
+# Settings of the role, which stand in for what an application forgets; times as PostgreSQL writes them.
+TIMEOUTS = {"statement_timeout": "60s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
+_UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
+_NAME_LIMIT = 63  # bytes of a name in PostgreSQL (NAMEDATALEN - 1); a longer one is cut off
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the flags say of the login roles; what they leave open stays as it is, and a new role gets the defaults."""
+
+    user: str = DEFAULT_USER
+    limit: int | None = None  # connections of each of the two
+    timeouts: Mapping[str, str] = field(default_factory=dict)  # by the setting's name
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The two login roles."""
+        return self.user, self.user + SECOND
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something to be done, and the SQL that does it; it may hold a verifier, and so is not shown."""
+
+    what: str
+    statements: tuple[str, ...] = field(repr=False)
+
+
+def check_name(user: str) -> None:
+    """Raises UsageError when no login role may be called so."""
+    problem = None
+    if not user or re.search(r"[\x00-\x1f\x7f]", user):
+        problem = "is no name"
+    elif len((user + SECOND).encode("utf-8")) > _NAME_LIMIT:
+        problem = f"is longer than {_NAME_LIMIT - len(SECOND)} bytes, which leave room for {SECOND}"
+    elif user in grants.GROUPS or user.startswith("pg_") or user.lower() in ("public", "none"):
+        problem = "is the name of something else"
+    elif user.endswith(SECOND):
+        problem = f"ends with {SECOND}, as only the second of the two login roles does"
+    if problem:
+        raise UsageError(f"the login role {user!r} {problem}", "choose another: --backtest-service-user NAME")
+
+
+def check_timeout(flag: str, value: str) -> str:
+    """A time as PostgreSQL takes it, such as 30s, 500ms, 2min or 0 for none. Raises UsageError."""
+    if not re.fullmatch(r"\d{1,9}\s*(ms|s|min|h|d)?", value) or milliseconds(value) >= 2**31:
+        raise UsageError(f"--{flag} {value}: not a time", "write it as 30s, 500ms, 2min, or 0 for none")
+    return value
+
+
+def milliseconds(value: str) -> int:
+    """A time setting in milliseconds; -1 when it isn't one."""
+    match = re.fullmatch(r"(\d+)\s*(ms|s|min|h|d)?", value.strip())
+    return int(match[1]) * _UNITS[match[2] or ""] if match else -1
+
+
+def active(seen: Rights, names: Sequence[str]) -> list[str]:
+    """Those of the login roles that may log in: one, or two while a rotation is under way."""
+    return [name for name in names if name in seen.roles and seen.roles[name].login]
+
+
+def budget(seen: Rights) -> int:
+    """The most connections that each of the two roles can be given, so that some stay for administrators and migrations."""
+    return (seen.connections - max(3, seen.connections // 10)) // 2
+
+
+def changes(seen: Rights, name: str, wanted: Wanted, *, verifier: str | None = None, like: str | None = None) -> list[Change]:
+    """What makes one login role as it is to be. `verifier` is its new password's; `like` a role to take limits from.
+
+    Raises UsageError when the connections that were asked for don't fit into the server.
+    """
+    role, model = seen.roles.get(name), seen.roles.get(like or name)
+    found: list[Change] = []
+    limit, who = _limit(seen, model, wanted), identifier(name)
+    if role is None:
+        password = f" PASSWORD {literal(verifier)}" if verifier else ""
+        statement = f"CREATE ROLE {who} LOGIN CONNECTION LIMIT {limit}{password}"
+        found.append(Change(f"make the login role {name}, with {limit} connections", (statement,)))
+    else:
+        words, told = [], []
+        if not role.login:
+            words.append("LOGIN")
+            told.append("may log in")
+        if not role.inherit:
+            words.append("INHERIT")
+            told.append("inherits from its group")
+        if role.limit != limit:
+            words.append(f"CONNECTION LIMIT {limit}")
+            told.append(f"has {limit} connections ({'no limit' if role.limit < 0 else role.limit} before)")
+        if role.expires not in (None, "infinity"):
+            words.append("VALID UNTIL 'infinity'")
+            told.append(f"doesn't expire ({role.expires} before)")
+        if verifier:
+            words.append(f"PASSWORD {literal(verifier)}")
+            told.append("has a new password")
+        if words:
+            found.append(Change(f"change {name}: it {', '.join(told)}", (f"ALTER ROLE {who} {' '.join(words)}",)))
+    for setting, value in _timeouts(role, model, wanted).items():
+        found.append(Change(f"set {setting} of {name} to {value}", (f"ALTER ROLE {who} SET {setting} = {literal(value)}",)))
+    found += _membership(seen, name, role)
+    for grant in sorted(grants.of_login(seen, name) - seen.grants, key=lambda grant: (grant.where, grant.privilege)):
+        found.append(Change(f"grant {grant.privilege} on {grant.where} to {name}", (grant.statement("GRANT"),)))
+    for database in seen.databases:
+        if database["open"] and database["may_close"] and database["name"] in MAINTENANCE:
+            found.append(Change(f"take CONNECT on the database {database['name']} from PUBLIC", (close(database["name"]),)))
+    return found
+
+
+def close(database: str) -> str:
+    """The SQL that keeps those out of a database who weren't let in by name."""
+    return f"REVOKE CONNECT ON DATABASE {identifier(database)} FROM PUBLIC"
+
+
+def rest(name: str) -> Change:
+    """Takes the right to log in from a role, and its password."""
+    return Change(f"disable the login of {name}", (f"ALTER ROLE {identifier(name)} NOLOGIN PASSWORD NULL",))
+
+
+def _limit(seen: Rights, model: Role | None, wanted: Wanted) -> int:
+    most = budget(seen)
+    if wanted.limit is None:
+        return model.limit if model is not None and 0 < model.limit <= most else max(1, most)
+    if wanted.limit > most:
+        raise UsageError(
+            f"--connection-limit {wanted.limit}: the server has {seen.connections} connections for roles without privileges; "
+            f"two roles take turns, and some stay for administrators and migrations",
+            f"give {most} at most, or a larger max_connections to the server",
+        )
+    return wanted.limit
+
+
+def _timeouts(role: Role | None, model: Role | None, wanted: Wanted) -> dict[str, str]:
+    """The settings that have to change: what a flag says, else what the model has, else the default."""
+    found = {}
+    for setting, default in TIMEOUTS.items():
+        value = wanted.timeouts.get(setting) or (model.settings.get(setting) if model else None) or default
+        has = role.settings.get(setting) if role else None
+        if has is None or milliseconds(has) != milliseconds(value):
+            found[setting] = value
+    return found
+
+
+def _membership(seen: Rights, name: str, role: Role | None) -> list[Change]:
+    if seen.direct:
+        return []
+    has = role.memberships.get(WRITER) if role else None
+    found = []
+    if has is None or has[:2] != (True, False):
+        statement = f"GRANT {WRITER} TO {identifier(name)} WITH INHERIT TRUE, SET FALSE"
+        found.append(Change(f"make {name} a member of {WRITER}, without the right to become it", (statement,)))
+    if has and has[2]:
+        statement = f"REVOKE ADMIN OPTION FOR {WRITER} FROM {identifier(name)}"
+        found.append(Change(f"take from {name} the right to add members to {WRITER}", (statement,)))
+    return found
+
+
+def extras(seen: Rights, names: Iterable[str]) -> list[Extra]:
+    """What the login roles and the groups have beyond the design, and who else could be let in by it."""
+    names = list(names)
+    found = grants.extras(seen, names)
+    for name in (*names, *grants.GROUPS):
+        role = seen.roles.get(name)
+        if role is None:
+            continue
+        who = identifier(name)
+        for attribute in (*role.attributes, *(("login",) if role.login and name in grants.GROUPS else ())):
+            found.append(Extra(f"{name} is {attribute.upper()}", (f"ALTER ROLE {who} NO{attribute.upper()}",)))
+        if name == grants.OWNER:
+            continue
+        for group in role.memberships:
+            if name in (WRITER, READER) or group != WRITER or seen.direct:
+                found.append(Extra(f"{name} is a member of {group}", (f"REVOKE {identifier(group)} FROM {who}",)))
+        for owned in role.owns if name not in (WRITER, READER) else ():
+            found.append(Extra(f"{name} owns {owned}", () if "of the database" in owned else _reassign(seen, name)))
+        for other in role.elsewhere if name in names else ():
+            found.append(Extra(f"{name} has privileges on {other['what']}", (other["revoke"],) if other["revoke"] else ()))
+    for database in seen.databases:
+        if database["open"] and database["may_close"] and database["name"] not in MAINTENANCE:
+            found.append(
+                Extra(f"PUBLIC, and so {names[0]}, may connect to the database {database['name']}", (close(database["name"]),))
+            )
+    return found
+
+
+def _reassign(seen: Rights, name: str) -> tuple[str, ...]:
+    reassign = f"REASSIGN OWNED BY {identifier(name)} TO {grants.OWNER}"
+    if seen.is_superuser:
+        return (reassign,)
+    return (f"GRANT {identifier(name)} TO CURRENT_USER", reassign, f"REVOKE {identifier(name)} FROM CURRENT_USER")
+
+
+def out_of_reach(seen: Rights) -> list[str]:
+    """What only somebody else can close; named, and no reason to fail."""
+    return [
+        f"PUBLIC may connect to the database {database['name']}; {database['owner']}, who owns it, can change that: "
+        f"{close(database['name'])};"
+        for database in seen.databases
+        if database["open"] and not database["may_close"]
+    ]
