@@ -7,12 +7,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from shutil import copyfile, disk_usage, rmtree
-from typing import Protocol
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 from scripts import PRODUCT, embedded, shell
@@ -35,7 +35,8 @@ INSTALL_HINT = (
 )
 
 
-Spawn = Callable[..., shell.Process]
+AT_TERMINAL = ("--no-password",)  # what somebody's own psql is given; it reads its psqlrc
+Spawn = Callable[..., shell.Process | shell.Attached]
 
 
 class Mode(Enum):
@@ -57,6 +58,10 @@ class Client(Protocol):
 
     def start(self, dsn: Dsn) -> shell.Process:
         """Starts psql with the DSN; it connects at once."""
+        ...
+
+    def attach(self, dsn: Dsn) -> int:
+        """Gives the terminal to a psql with the DSN, and returns its exit code when somebody has left it."""
         ...
 
     def stage(self, files: Mapping[str, Content]) -> str:
@@ -84,22 +89,32 @@ class ProgramClient:
     env: Mapping[str, str]
     mode: Mode
     spawn: Spawn = shell.Process
-    _process: shell.Process | None = None
+    _process: shell.Process | shell.Attached | None = None
     _folder: Path | None = None
     _staging: Path | None = None  # psql's working folder for the files of a run
     _staged: dict[str, Content] = field(default_factory=dict)  # those that aren't in it yet
     _code: int | None = None
 
     def start(self, dsn: Dsn) -> shell.Process:
+        return cast("shell.Process", self._start(dsn, ARGUMENTS, self.spawn))
+
+    def attach(self, dsn: Dsn) -> int:
+        try:
+            self._start(dsn, AT_TERMINAL, shell.Attached)
+        finally:
+            code = self.close()
+        return code
+
+    def _start(self, dsn: Dsn, arguments: Sequence[str], spawn: Spawn) -> shell.Process | shell.Attached:
         params = {key: str(Path(dsn.params[key]).resolve()) for key in dsns.FILES if dsn.params.get(key, "system") != "system"}
-        argv = [self.program, *ARGUMENTS, "--dbname", dsn.with_params(**params).without_password()]
+        argv = [self.program, *arguments, "--dbname", dsn.with_params(**params).without_password()]
         _sweep()
         try:
             self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # entered by its owner alone
             passfile = self._folder / "pgpass"
             shell.write_private(passfile, pgpass(dsn))
             env = {**clean_env(self.env), **psql_env(str(passfile))}
-            self._process = self.spawn(argv, env=env, cwd=self._folder)
+            self._process = spawn(argv, env=env, cwd=self._folder)
         except BaseException:
             with shell.uninterrupted():
                 self.close()
@@ -135,7 +150,7 @@ class ProgramClient:
             (self._folder / "pgpass").unlink(missing_ok=True)
 
     def interrupt(self) -> None:
-        if self._process is not None:
+        if isinstance(self._process, shell.Process):
             self._process.interrupt()
 
     def close(self) -> int:
@@ -158,10 +173,20 @@ class DockerClient:
     platform: str = sys.platform
     spawn: Spawn = shell.Process
     _container: str = ""
-    _process: shell.Process | None = None
+    _process: shell.Process | shell.Attached | None = None
     _code: int | None = None
 
     def start(self, dsn: Dsn) -> shell.Process:
+        return cast("shell.Process", self._start(dsn, ARGUMENTS, self.spawn))
+
+    def attach(self, dsn: Dsn) -> int:
+        try:
+            self._start(dsn, AT_TERMINAL, shell.Attached, *(("--tty",) if sys.stdin.isatty() else ()))
+        finally:
+            code = self.close()
+        return code
+
+    def _start(self, dsn: Dsn, arguments: Sequence[str], spawn: Spawn, *options: str) -> shell.Process | shell.Attached:
         dsn, network = self._reachable(dsn)
         files: dict[str, Content] = {".pgpass": pgpass(dsn).encode("utf-8")}
         for key in dsns.FILES:
@@ -174,13 +199,13 @@ class DockerClient:
         environment = [word for name, value in psql_env(str(_WORK / ".pgpass")).items() for word in ("--env", f"{name}={value}")]
         try:
             self._create(
-                *("--interactive", "--rm", "--label", f"{PRODUCT}=psql", *network, "--user", "0:0"),
+                *("--interactive", *options, "--rm", "--label", f"{PRODUCT}=psql", *network, "--user", "0:0"),
                 *("--workdir", str(_WORK), *environment, "--entrypoint", "psql"),
-                *(self.image, *ARGUMENTS, "--dbname", dsn.without_password()),
+                *(self.image, *arguments, "--dbname", dsn.without_password()),
             )
             self.stage(files)
             argv = ["docker", "start", "--attach", "--interactive", self._container]
-            self._process = self.spawn(argv, env=clean_env(self.env))
+            self._process = spawn(argv, env=clean_env(self.env))
         except BaseException:
             with shell.uninterrupted():
                 self.close()

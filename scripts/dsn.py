@@ -67,6 +67,11 @@ class Dsn:
         """The database's name."""
         return self.params["dbname"]
 
+    def same_database(self, other: Dsn) -> bool:
+        """Whether both lead to one database of one server, as far as their texts say."""
+        mine, others = ((dsn.hosts, dsn.params.get("port", "5432"), dsn.database) for dsn in (self, other))
+        return mine == others
+
     def with_host(self, host: str) -> Dsn:
         """The same server by another name for this machine, as a container sees it."""
         params = {key: value for key, value in self.params.items() if key != "hostaddr"}

@@ -39,6 +39,12 @@ class UsageError(OpsError):
     exit_code = ExitCode.USAGE
 
 
+class Pending(OpsError):
+    """Nothing went wrong, and something is left to be done."""
+
+    exit_code = ExitCode.PENDING
+
+
 class Interrupted(OpsError):
     """Ctrl-C or SIGTERM, after everything was cleaned up."""
 

@@ -203,6 +203,11 @@ class Rights:
         return [name for name in GROUPS if name not in self.roles]
 
     @property
+    def schemas(self) -> list[str]:
+        """The design's schemas that are there."""
+        return [item.schema for item in self.objects if item.kind == "SCHEMA"]
+
+    @property
     def direct(self) -> bool:
         """Whether a login role must hold the writers' privileges itself: before 16, every member may SET ROLE."""
         return self.version < SET_OPTION

@@ -13,6 +13,7 @@ from scripts.console import Console
 from scripts.dsn import Dsn, clean_env
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
+from scripts.target import Target
 
 VARIABLE = "POSTGRES_DSN"  # the name under which applications look for it
 _TIMEOUT = 60.0  # seconds for one answer of gh
@@ -28,11 +29,12 @@ class Destinations:
     github_secret: str | None = None
     github_environment: str | None = None
     repo: str | None = None
+    app_file: Path | None = None  # of a server of this machine, which always keeps its application's DSN
     env: Mapping[str, str]
     run: shell.Run = shell.run
 
     def __bool__(self) -> bool:
-        return self.emit or self.secrets_file is not None or self.github_secret is not None
+        return self.emit or any((self.secrets_file, self.github_secret, self.app_file))
 
     def check(self) -> None:
         """Sees to it that a DSN would arrive, before one is made. Raises UsageError and OpsError."""
@@ -43,17 +45,22 @@ class Destinations:
         if self.github_secret is not None:
             name = self.github_secret
             if not re.fullmatch(r"(?!GITHUB_)[A-Z_][A-Z0-9_]*", name, re.IGNORECASE):
-                raise UsageError(f"--github-secret {name}: GitHub takes letters, digits and _, and no name that begins with GITHUB_")
+                raise UsageError(
+                    f"--github-secret {name}: GitHub takes letters, digits and _, and no name that begins with GITHUB_"
+                )
             if shell.which("gh", self.env) is None:
-                raise UsageError("--github-secret needs the gh command, which is not on PATH", "install it: https://cli.github.com")
+                raise UsageError(
+                    "--github-secret needs the gh command, which is not on PATH", "install it: https://cli.github.com"
+                )
             self._gh("list")
 
     def deliver(self, dsn: Dsn, console: Console) -> list[str]:
         """Puts the DSN everywhere; returns where, for a sentence. Raises OpsError when one of them doesn't take it."""
         value, places = dsn.uri(), []
-        if self.secrets_file is not None:
-            set_in_file(self.secrets_file, VARIABLE, value)
-            places.append(f"{VARIABLE} in {self.secrets_file}")
+        for path in (self.app_file, self.secrets_file):
+            if path is not None:
+                set_in_file(path, VARIABLE, value)
+                places.append(f"{VARIABLE} in {path}")
         if self.github_secret is not None:
             self._gh("set", self.github_secret, stdin=value)
             places.append(self._github)
@@ -95,6 +102,49 @@ class Destinations:
             raise OpsError(f"{self._github} {what}: {result.err.strip() or f'gh ended with {result.code}'}", _LOGIN_HINT)
 
 
+def destinations(
+    *,
+    emit: bool,
+    secrets_file: str | None,
+    github_secret: str | None,
+    github_environment: str | None,
+    repo: str | None,
+    target: Target,
+) -> Destinations:
+    """What the flags say. Raises UsageError when one of them is empty, as an unset variable in a script makes it."""
+    for flag, value in (
+        ("secrets-file", secrets_file),
+        ("github-secret", github_secret),
+        ("github-environment", github_environment),
+        ("repo", repo),
+    ):
+        if value == "":
+            raise UsageError(f"--{flag} is empty", "give it a value, or leave it away")
+    return Destinations(
+        emit=emit,
+        secrets_file=Path(secrets_file) if secrets_file else None,
+        github_secret=github_secret,
+        github_environment=github_environment,
+        repo=repo,
+        app_file=target.app_file,
+        env=target.env,
+    )
+
+
+def push(dsn: Dsn, destinations: Destinations, console: Console) -> None:
+    """Puts a DSN that is at hand where the flags say."""
+    if not any(destinations.flags()):
+        raise UsageError("nothing says where the DSN goes", f"--secrets-file PATH, --github-secret {VARIABLE} or --emit-secrets")
+    destinations.check()
+    if dsn.is_local and destinations.github_secret:
+        console.note(f"warning: {dsn} leads to this machine, which GitHub can't reach")
+    places = destinations.deliver(dsn, console)
+    for place in places:
+        console.say(f"handed over: {place}")
+    facts = {"dsn": str(dsn), "handed_over": places}
+    console.document(facts, {VARIABLE: dsn.uri()} if destinations.emit else {})
+
+
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"--secrets-file {path}: it is a folder")
@@ -106,7 +156,7 @@ def _check_file(path: Path) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")  # with its line ends
     except UnicodeDecodeError:
         raise UsageError(f"--secrets-file {path} isn't UTF-8 text", "save it as UTF-8") from None
     except OSError as error:
@@ -123,7 +173,8 @@ def set_in_file(path: Path, name: str, value: Secret) -> None:
 
     path = path.resolve()
     before = _read(path) if path.exists() else ""
-    line = f"{name}={value.reveal()}\n"
+    end = "\r\n" if "\r\n" in before else "\n"
+    line = f"{name}={value.reveal()}{end}"
     parts, placed = [], False
     for binding in parse_stream(io.StringIO(before)):
         text = binding.original.string
@@ -134,7 +185,7 @@ def set_in_file(path: Path, name: str, value: Secret) -> None:
         parts.append(text)
     whole = "".join(parts)
     if not placed:
-        whole += ("" if not whole or whole.endswith("\n") else "\n") + line
+        whole += ("" if not whole or whole.endswith("\n") else end) + line
     try:
         shell.write_private(path, whole)
     except OSError as error:

@@ -10,16 +10,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scripts import grants
+from scripts import grants, settings
 from scripts.errors import UsageError
 from scripts.grants import MAINTENANCE, READER, WRITER, Extra, Rights, Role, identifier
 from scripts.ledger import literal
+from scripts.secret import Secret
 
-DEFAULT_USER = "backtest_service"
 SECOND = "_b"  # what the second login role's name ends with
 # Settings of the role, which stand in for what an application forgets; times as PostgreSQL writes them.
 TIMEOUTS = {"statement_timeout": "60s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
 _UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
+DEFAULT_USER = settings.DEFAULT_APP_USER
 _NAME_LIMIT = 63  # bytes of a name in PostgreSQL (NAMEDATALEN - 1); a longer one is cut off
 
 
@@ -27,7 +28,7 @@ _NAME_LIMIT = 63  # bytes of a name in PostgreSQL (NAMEDATALEN - 1); a longer on
 class Wanted:
     """What the flags say of the login roles; what they leave open stays as it is, and a new role gets the defaults."""
 
-    user: str = DEFAULT_USER
+    user: str
     limit: int | None = None  # connections of each of the two
     timeouts: Mapping[str, str] = field(default_factory=dict)  # by the setting's name
 
@@ -45,8 +46,20 @@ class Change:
     statements: tuple[str, ...] = field(repr=False)
 
 
-def check_name(user: str) -> None:
-    """Raises UsageError when no login role may be called so."""
+def wanted(user: str, limit: str | None, timeouts: Mapping[str, str | None]) -> Wanted:
+    """What flags say, checked. Raises UsageError when no login role may be called so, or a value is none."""
+    _check_name(user)
+    if limit is not None and not re.fullmatch(r"[1-9]\d{0,5}", limit):
+        raise UsageError(f"--connection-limit {limit}: not a number of connections", "write it as 20")
+    for setting, value in timeouts.items():
+        flag = setting.replace("_session", "").replace("_", "-")
+        if value is not None and not 0 <= milliseconds(value) < 2**31:
+            raise UsageError(f"--{flag} {value}: not a time", "write it as 30s, 500ms, 2min, or 0 for none")
+    given = {setting: value for setting, value in timeouts.items() if value is not None}
+    return Wanted(user=user, limit=int(limit) if limit else None, timeouts=given)
+
+
+def _check_name(user: str) -> None:
     problem = None
     if not user or re.search(r"[\x00-\x1f\x7f]", user):
         problem = "is no name"
@@ -58,13 +71,6 @@ def check_name(user: str) -> None:
         problem = f"ends with {SECOND}, as only the second of the two login roles does"
     if problem:
         raise UsageError(f"the login role {user!r} {problem}", "choose another: --backtest-service-user NAME")
-
-
-def check_timeout(flag: str, value: str) -> str:
-    """A time as PostgreSQL takes it, such as 30s, 500ms, 2min or 0 for none. Raises UsageError."""
-    if not re.fullmatch(r"\d{1,9}\s*(ms|s|min|h|d)?", value) or milliseconds(value) >= 2**31:
-        raise UsageError(f"--{flag} {value}: not a time", "write it as 30s, 500ms, 2min, or 0 for none")
-    return value
 
 
 def milliseconds(value: str) -> int:
@@ -83,8 +89,8 @@ def budget(seen: Rights) -> int:
     return (seen.connections - max(3, seen.connections // 10)) // 2
 
 
-def changes(seen: Rights, name: str, wanted: Wanted, *, verifier: str | None = None, like: str | None = None) -> list[Change]:
-    """What makes one login role as it is to be. `verifier` is its new password's; `like` a role to take limits from.
+def changes(seen: Rights, name: str, wanted: Wanted, *, scram: str | None = None, like: str | None = None) -> list[Change]:
+    """What makes one login role as it is to be. `scram` verifies its new password; `like` is a role to take limits from.
 
     Raises UsageError when the connections that were asked for don't fit into the server.
     """
@@ -92,7 +98,7 @@ def changes(seen: Rights, name: str, wanted: Wanted, *, verifier: str | None = N
     found: list[Change] = []
     limit, who = _limit(seen, model, wanted), identifier(name)
     if role is None:
-        password = f" PASSWORD {literal(verifier)}" if verifier else ""
+        password = f" PASSWORD {literal(scram)}" if scram else ""
         statement = f"CREATE ROLE {who} LOGIN CONNECTION LIMIT {limit}{password}"
         found.append(Change(f"make the login role {name}, with {limit} connections", (statement,)))
     else:
@@ -109,16 +115,21 @@ def changes(seen: Rights, name: str, wanted: Wanted, *, verifier: str | None = N
         if role.expires not in (None, "infinity"):
             words.append("VALID UNTIL 'infinity'")
             told.append(f"doesn't expire ({role.expires} before)")
-        if verifier:
-            words.append(f"PASSWORD {literal(verifier)}")
+        if scram:
+            words.append(f"PASSWORD {literal(scram)}")
             told.append("has a new password")
         if words:
             found.append(Change(f"change {name}: it {', '.join(told)}", (f"ALTER ROLE {who} {' '.join(words)}",)))
     for setting, value in _timeouts(role, model, wanted).items():
         found.append(Change(f"set {setting} of {name} to {value}", (f"ALTER ROLE {who} SET {setting} = {literal(value)}",)))
     found += _membership(seen, name, role)
-    for grant in sorted(grants.of_login(seen, name) - seen.grants, key=lambda grant: (grant.where, grant.privilege)):
+    lacking = sorted(grants.of_login(seen, name) - seen.grants, key=lambda grant: (grant.where, grant.privilege))
+    for grant in (grant for grant in lacking if grant.kind == "DATABASE"):
         found.append(Change(f"grant {grant.privilege} on {grant.where} to {name}", (grant.statement("GRANT"),)))
+    given = tuple(grant.statement("GRANT") for grant in lacking if grant.kind != "DATABASE")
+    if given:
+        what = f"grant {name} itself {len(given)} privileges of {WRITER}: before PostgreSQL 16, a member may become its group"
+        found.append(Change(what, given))
     for database in seen.databases:
         if database["open"] and database["may_close"] and database["name"] in MAINTENANCE:
             found.append(Change(f"take CONNECT on the database {database['name']} from PUBLIC", (close(database["name"]),)))
@@ -128,6 +139,17 @@ def changes(seen: Rights, name: str, wanted: Wanted, *, verifier: str | None = N
 def close(database: str) -> str:
     """The SQL that keeps those out of a database who weren't let in by name."""
     return f"REVOKE CONNECT ON DATABASE {identifier(database)} FROM PUBLIC"
+
+
+def verifier(name: str, password: Secret) -> str:
+    """What the server keeps instead of the password (SCRAM-SHA-256), made here, so that no statement ever holds the password.
+
+    libpq makes it, and normalises the password as it will at login; for that it wants a connection, though not a live one.
+    """
+    from psycopg import pq
+
+    connection = pq.PGconn.connect_start(b"port=0")
+    return connection.encrypt_password(password.reveal().encode("utf-8"), name.encode("utf-8"), b"scram-sha-256").decode()
 
 
 def rest(name: str) -> Change:

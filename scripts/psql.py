@@ -232,6 +232,21 @@ class Session:
         self._await(self._send(sql.rstrip().rstrip(";") + ";\n"), output.append)
         return output
 
+    def attempt(self, statements: Iterable[str]) -> list[str]:
+        """Tries statements, each in a transaction of its own that is rolled back; returns their SQLSTATEs ("00000": it worked).
+
+        What the server says to them is left out: that they fail may be what is hoped for.
+        """
+        mark = f"sqlstate {secrets.token_hex(8)} "
+        tries = [f"BEGIN;\n{statement};\n\\echo {mark}:SQLSTATE\nROLLBACK;\n" for statement in statements]
+        output: list[str] = []
+        on_message, self._on_message = self._on_message, lambda message: None
+        try:
+            self._await(self._send("\\set ON_ERROR_STOP 0\n" + "".join(tries) + "\\set ON_ERROR_STOP 1\n"), output.append)
+        finally:
+            self._on_message = on_message
+        return [line.removeprefix(mark) for line in output if line.startswith(mark)]
+
     def run(self, steps: Sequence[Step], files: Mapping[str, Content]) -> Iterator[Step]:
         """Runs files one after another; yields each as soon as it and its ledger row are committed.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts import ledger, migrate, server, target
+from scripts import handover, ledger, logins, migrate, probe, roles, server, settings, target
 from scripts.console import Console
 from scripts.psql import Session
 from scripts.settings import sources
@@ -14,6 +14,7 @@ _ACTIVATE = r".venv\Scripts\activate" if WINDOWS else "source .venv/bin/activate
 _NEXT = (
     ("invoke status --local", "which migrations it has"),
     ("invoke migrate --local", "apply what you add to migrations/"),
+    ("invoke psql --local --as-app", "look at the database as the application does"),
     ("invoke down", "stop the server; its data stay"),
 )
 
@@ -25,6 +26,16 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
     console.say(f"server: {up.choice}, {'started' if up.started else 'running'}")
     goal = target.resolve(dsn=None, env_file=None, local=True, psql=None, docker=False, console=console)
     migrate.run(goal, migrate.Options(wait=10.0), console)
+    app = goal.app()
+    roles.run(
+        goal,
+        roles.Options(
+            wanted=logins.wanted(settings.app_user(None, found), None, {}),
+            destinations=handover.Destinations(app_file=goal.app_file, env=goal.env),
+            keep_password=app is not None and probe.connects(goal, app[0]),
+        ),
+        console,
+    )
 
     def look(session: Session) -> tuple[ledger.Facts, list[str], list[str]]:
         return (
@@ -41,6 +52,7 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
             ["version", f"PostgreSQL {facts.version}"],
             ["schemas", ", ".join(schemas)],
             ["migrations", ", ".join(migrations)],
+            ["application", str(goal.as_app(console).dsn)],
         ]
     )
     console.say(f"\nnext, with `python3 scripts/bootstrap.py` in front or after `{_ACTIVATE}`:")

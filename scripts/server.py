@@ -44,6 +44,7 @@ class Up:
     started: bool  # by this call
     socket: str  # the DSN by unix socket, where there is one
     password_file: str  # the owner-only file that holds the password
+    app_file: str  # the owner-only dotenv file for the application's DSN; made by `invoke roles`
 
 
 def up(
@@ -140,7 +141,14 @@ def _up(choice: Choice, server: Embedded | Container, started: bool) -> Up:
     by_socket = ""
     if isinstance(server, Embedded) and server.socket_folder is not None:
         by_socket = str(server.dsn(by_socket=True))
-    return Up(choice=choice, dsn=server.dsn(), started=started, socket=by_socket, password_file=str(server.password_file))
+    return Up(
+        choice=choice,
+        dsn=server.dsn(),
+        started=started,
+        socket=by_socket,
+        password_file=str(server.password_file),
+        app_file=str(server.home / "app.env"),
+    )
 
 
 def _remembered(home: Path) -> Choice | None:

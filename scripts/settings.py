@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from scripts import dsn as dsns
 from scripts.dsn import Dsn
 from scripts.errors import UsageError
+from scripts.secret import Secret
 
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATIONS = ROOT / "migrations"
@@ -18,6 +20,7 @@ LOCAL = ROOT / ".local"  # data of the servers on this machine
 DEFAULT_IMAGE = "postgres:{version}-alpine"
 DEFAULT_VERSION = 16  # as on Azure
 # In the order in which they are looked for.
+DEFAULT_APP_USER = "backtest_service"
 DSN_VARIABLES = ("POSTGRES_ADMIN_DSN", "POSTGRES_DSN")
 
 
@@ -84,6 +87,49 @@ def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:
         f"{found.file_name}, nor --local",
         "for a throwaway server on this machine, add --local; else put POSTGRES_ADMIN_DSN into .env (see .env.example)",
     )
+
+
+def app_dsn(found: Sources) -> tuple[Dsn, str] | None:
+    """The application's DSN, POSTGRES_DSN, and its origin, where there is one. Raises UsageError when it can't be meant."""
+    value = found.get("POSTGRES_DSN")
+    return (dsns.parse(value.text, value.origin), value.origin) if value else None
+
+
+def app_user(flag: str | None, found: Sources) -> str:
+    """The name of the application's login role: a flag, else POSTGRES_BACKTEST_SERVICE_USER, else the default."""
+    value = found.get("POSTGRES_BACKTEST_SERVICE_USER")
+    return flag if flag is not None else value.text if value else DEFAULT_APP_USER
+
+
+def app_password(flag: str | None, file: str | None, found: Sources) -> tuple[Secret, str] | None:
+    """The password that is given to the application's role, and its origin; None when none is given.
+
+    The flag's value may be `-` for stdin. One line end behind the password is no part of it. Raises UsageError.
+    """
+    if flag is not None and file is not None:
+        raise UsageError(
+            "--backtest-service-password and --backtest-service-password-file both give a password", "leave one away"
+        )
+    setting = found.get("POSTGRES_BACKTEST_SERVICE_PASSWORD")
+    if flag == "-":
+        text, origin = sys.stdin.read(), "stdin"
+    elif flag is not None:
+        text, origin = flag, "--backtest-service-password"
+    elif file is not None:
+        try:
+            text, origin = Path(file).read_text(encoding="utf-8-sig"), file
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8 text"
+            raise UsageError(f"--backtest-service-password-file {file} can't be read: {reason}") from None
+    elif setting:
+        text, origin = setting.text, setting.origin
+    else:
+        return None
+    text = re.sub(r"\r?\n\Z", "", text)
+    if not text or re.search(r"[\x00-\x1f\x7f]", text):
+        what = "holds a line break or another control character, which libpq's password file can't hold" if text else "is empty"
+        raise UsageError(f"the password of {origin} {what}")
+    return Secret(text), origin
 
 
 def in_github_actions(env: Mapping[str, str] | None = None) -> bool:

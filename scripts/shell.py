@@ -162,6 +162,32 @@ class Process:
             return self._popen.wait()
 
 
+class Attached:
+    """A program at the terminal in our place, with our own input and output, until it ends by itself.
+
+    Ctrl-C is the program's: psql cancels its statement with it.
+    """
+
+    def __init__(self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path | None = None) -> None:  # noqa: ARG002
+        # `cwd` is for programs of ours; somebody at a terminal names files from where he is.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            self._popen = subprocess.Popen([str(word) for word in argv], env=dict(env))
+            self.code = self._popen.wait()
+        except OSError as error:
+            raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
+        except BaseException:  # SIGTERM
+            self._popen.terminate()
+            self._popen.wait()
+            raise
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def close(self, timeout: float) -> int:  # noqa: ARG002
+        """The exit code; there is nothing left to end."""
+        return self.code
+
+
 def write_private(path: Path, text: str) -> None:
     """Writes a file that only its owner can read, at no moment readable by others and at none half-written."""
     new = path.with_name(f"{path.name}.{os.getpid()}")

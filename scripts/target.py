@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from scripts import clients, server, settings
@@ -13,10 +14,19 @@ from scripts.console import Console
 from scripts.dsn import Dsn
 from scripts.errors import OpsError, UsageError
 from scripts.psql import Message, PsqlError, Session
+from scripts.settings import Sources
 from scripts.shell import quoted
 
 _RETRY_EVERY = 0.5  # seconds, while waiting for a server to come up
 Answer = TypeVar("Answer")
+
+
+class Unreachable(OpsError):
+    """No connection came about; `refused` says whether a server answered and didn't let us in."""
+
+    def __init__(self, message: str, hint: str, *, refused: bool) -> None:
+        super().__init__(message, hint)
+        self.refused = refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +39,36 @@ class Target:
     image: str
     env: Mapping[str, str]
     flags: str  # the flags that lead here again, for the next command in a message; none holds a secret
+    found: Sources
+    app_file: Path | None = None  # where the application's DSN of a server of this machine is kept
+
+    def as_role(self, dsn: Dsn, origin: str) -> Target:
+        """The same server by the same psql, with another DSN."""
+        return replace(self, dsn=dsn, origin=origin)
+
+    def app(self) -> tuple[Dsn, str] | None:
+        """The application's DSN and where it came from, where one is at hand. Raises UsageError when it can't be meant."""
+        if self.app_file is None:
+            return settings.app_dsn(self.found)
+        return settings.app_dsn(settings.sources(str(self.app_file), env={})) if self.app_file.exists() else None
+
+    def as_app(self, console: Console) -> Target:
+        """The same server as the application sees it. Raises UsageError when its DSN isn't at hand."""
+        found = self.app()
+        if found is None:
+            where = self.app_file or f"POSTGRES_DSN, in the environment or in {self.found.file_name}"
+            raise UsageError(f"the application's DSN is not at hand: {where} holds none", f"invoke roles {self.flags}".rstrip())
+        console.conceal(found[0].password, found[0].uri())
+        return self.as_role(*found)
+
+    def attach(self) -> int:
+        """Gives the terminal to a psql; returns its exit code."""
+        return clients.choose(self.mode, self.dsn, image=self.image, env=self.env).attach(self.dsn)
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the psql that this leads to can speak TLS: the embedded one can't."""
+        return clients.choose(self.mode, self.dsn, image=self.image, env=self.env).mode is not Mode.EMBEDDED
 
     def ask(
         self,
@@ -56,16 +96,17 @@ class Target:
                     raise self._unreachable(error, wait) from None
             time.sleep(_RETRY_EVERY)
 
-    def _unreachable(self, error: PsqlError, wait: float) -> OpsError:
+    def _unreachable(self, error: PsqlError, wait: float) -> Unreachable:
         # Without the line that names our own password file, which is gone.
         text = "\n".join(line for line in error.message.splitlines() if "password retrieved from file" not in line)
         if not error.may_pass and "FATAL" in text:
-            return OpsError(f"{self.dsn} refuses the connection:\n{text}", f"check the DSN; it came from {self.origin}")
+            hint = f"check the DSN; it came from {self.origin}"
+            return Unreachable(f"{self.dsn} refuses the connection:\n{text}", hint, refused=True)
         waited = f" (waited {wait:g} s)" if wait else ""
         hint = f"the DSN came from {self.origin}"
         if error.may_pass and not wait:
             hint += "; --wait SECONDS waits for a server that is starting"
-        return OpsError(f"{self.dsn} can't be reached{waited}:\n{text}", hint)
+        return Unreachable(f"{self.dsn} can't be reached{waited}:\n{text}", hint, refused=False)
 
 
 def resolve(
@@ -85,9 +126,11 @@ def resolve(
         raise UsageError("--local and --dsn both name a database", "leave one of them away")
     mode = _mode(psql, docker)
     found = settings.sources(env_file)
+    app_file = None
     if local:
         running = server.local(found, say=console.note)
         address, origin, flags = running.dsn, "--local", ["--local"]
+        app_file = Path(running.app_file)
     else:
         if dsn and dsn != "-":
             console.note("warning: other users of this machine can read the DSN in --dsn; `--dsn -` reads it from stdin")
@@ -96,7 +139,16 @@ def resolve(
     console.conceal(address.password, address.uri())
     flags += [f"--env-file {quoted(env_file)}"] if env_file else []
     flags += [f"--psql {mode.value}"] if mode is not Mode.AUTO else []
-    return Target(dsn=address, origin=origin, mode=mode, image=settings.image(found), env=found.env, flags=" ".join(flags))
+    return Target(
+        dsn=address,
+        origin=origin,
+        mode=mode,
+        image=settings.image(found),
+        env=found.env,
+        flags=" ".join(flags),
+        found=found,
+        app_file=app_file,
+    )
 
 
 def _mode(psql: str | None, docker: bool) -> Mode:

