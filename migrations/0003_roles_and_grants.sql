@@ -39,10 +39,13 @@ BEGIN
   ) THEN
     BEGIN
       EXECUTE membership;
-    EXCEPTION WHEN insufficient_privilege THEN
-      RAISE EXCEPTION '% may not act as serving_owner', current_user USING
-        ERRCODE = 'insufficient_privilege',
-        HINT = format('An administrator runs: %s;', membership);
+    EXCEPTION
+      WHEN unique_violation THEN
+        NULL;  -- likewise
+      WHEN insufficient_privilege THEN
+        RAISE EXCEPTION '% may not act as serving_owner', current_user USING
+          ERRCODE = 'insufficient_privilege',
+          HINT = format('An administrator runs: %s;', membership);
     END;
   END IF;
 END

@@ -188,7 +188,7 @@ class _Runner:
         changes = self._changes(seen, names, scram)
         if changes:
             access.apply(session, changes)
-            self.result.new_password = scram is not None
+            self.result.new_password = scram is not None and names[0] in seen.roles
             for change in changes:
                 self._did(change.what)
             seen = self._observe(session)
@@ -243,6 +243,8 @@ class _Runner:
             console.say(
                 f"the password of {result.role} is new, and an old one lets nobody in any more (invoke rotate avoids that)"
             )
+        if self.options.check_only and not result.problems:
+            console.say(f"{result.role} of {self.target.dsn.database} as designed")
         if result.outcome is not None:
             how = "over TLS" if result.outcome.tls else "without TLS"
             good = result.outcome.tried - len(result.outcome.problems)

@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from scripts.container import Container, connect
 from scripts.dsn import Dsn
 from scripts.embedded import Embedded
 from scripts.errors import OpsError
+from scripts.secret import Secret
 from scripts.settings import Sources
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,7 @@ class Database:
 
     dsn: Dsn
     made_roles: list[str] = field(default_factory=list)
+    superuser: Dsn | None = None  # the same database, for what its administrator may not do
 
     @property
     def uri(self) -> str:
@@ -109,20 +111,27 @@ def start_server(name: str, home: Path) -> Embedded | Container:
     return server
 
 
-def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dsn]:
-    """One server for all workers of a run: the first starts it, the last stops it."""
+def shared_server(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    prepare: Callable[[Dsn], None],
+    label: str = "",
+) -> Iterator[Dsn]:
+    """One server for all workers of a run: the first starts and prepares it, the last stops it. `label` tells two apart."""
     name = str(request.config.getoption("--server"))
     parallel = hasattr(request.config, "workerinput")
     run = tmp_path_factory.getbasetemp().parent if parallel else tmp_path_factory.getbasetemp()
     # Not below pytest's own folder: every pytest that starts closes that to other accounts, and root's server runs as one.
-    home = Path(tempfile.gettempdir()) / f"serving-{hashlib.sha256(os.fsencode(run)).hexdigest()[:12]}"
+    home = Path(tempfile.gettempdir()) / f"serving-{hashlib.sha256(os.fsencode(run)).hexdigest()[:12]}{label}"
     home.mkdir(exist_ok=True)
-    users = run / "users"
-    with FileLock(run / "server.lock"):
+    users = run / f"users{label}"
+    with FileLock(run / f"server{label}.lock"):
         server = start_server(name, home)
+        if not users.exists():
+            prepare(server.dsn())
         users.write_text(str(int(users.read_text()) + 1 if users.exists() else 1))
     yield server.dsn()
-    with FileLock(run / "server.lock"):
+    with FileLock(run / f"server{label}.lock"):
         left = int(users.read_text()) - 1
         users.write_text(str(left))
         if left == 0:
@@ -131,12 +140,41 @@ def shared_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
             shutil.rmtree(home)
 
 
-def new_database(server: Dsn) -> Iterator[Database]:
-    """A fresh database, dropped afterwards with every connection to it."""
+def closed_to_public(server: Dsn) -> None:
+    """No database of the server lets everybody in: what one test's role can reach is no matter of the other tests."""
+    with psycopg.connect(server.with_params(dbname="postgres").uri().reveal(), autocommit=True) as admin:
+        for name in ("postgres", "template1", server.database):
+            admin.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC".encode())
+
+
+ADMIN_PASSWORD = "not the superuser's"
+
+
+def like_azure(server: Dsn) -> None:
+    """An administrator as Azure makes one: no superuser, CREATEROLE, and owner of the databases through a group."""
+    closed_to_public(server)
+    with psycopg.connect(server.with_params(dbname="postgres").uri().reveal(), autocommit=True) as admin:
+        admin.execute("CREATE ROLE azure_pg_admin")
+        admin.execute(f"CREATE ROLE azadmin LOGIN CREATEROLE CREATEDB PASSWORD '{ADMIN_PASSWORD}'".encode())
+        admin.execute("GRANT azure_pg_admin TO azadmin")
+        for name in ("postgres", "template1"):
+            admin.execute(f"ALTER DATABASE {name} OWNER TO azure_pg_admin".encode())
+
+
+def new_database(server: Dsn, *, azure: bool = False) -> Iterator[Database]:
+    """A fresh database, dropped afterwards with every connection to it; `azure`: as Azure's kind of administrator sees it."""
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(server.with_params(dbname="postgres").uri().reveal(), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}".encode())
-        database = Database(server.with_params(dbname=name))
+        # Nobody gets in before it is closed to PUBLIC.
+        admin.execute(f"CREATE DATABASE {name} ALLOW_CONNECTIONS false".encode())
+        admin.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC".encode())
+        if azure:
+            admin.execute(f"ALTER DATABASE {name} OWNER TO azure_pg_admin".encode())
+        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+        dsn = server.with_params(dbname=name)
+        database = Database(
+            replace(dsn.with_params(user="azadmin"), password=Secret(ADMIN_PASSWORD)) if azure else dsn, superuser=dsn
+        )
         try:
             yield database
         finally:

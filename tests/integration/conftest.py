@@ -14,7 +14,13 @@ from tests.database import MODES, Database
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dsn]:
     """The administrator's DSN of the server under test (--server)."""
-    yield from databases.shared_server(request, tmp_path_factory)
+    yield from databases.shared_server(request, tmp_path_factory, databases.closed_to_public)
+
+
+@pytest.fixture(scope="session")
+def azure_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dsn]:
+    """A second server, whose administrator is no superuser; the DSN is the superuser's."""
+    yield from databases.shared_server(request, tmp_path_factory, databases.like_azure, "-azure")
 
 
 @pytest.fixture
@@ -35,3 +41,14 @@ def mode(request: pytest.FixtureRequest) -> str:
     if request.param == "docker":
         databases.require_docker()
     return str(request.param)
+
+
+@pytest.fixture(params=["superuser", "azure"])
+def serving(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated database, as a superuser has it and as Azure's kind of administrator does."""
+    azure = request.param == "azure"
+    server = request.getfixturevalue("azure_server" if azure else "server")
+    for database in databases.new_database(server, azure=azure):
+        result = databases.invoke("migrate", "--dsn", "-", stdin=database.uri)
+        assert result.returncode == 0, result.stderr
+        yield database

@@ -1,5 +1,5 @@
 """The fixtures of the integration tests."""
 
-from tests.integration.conftest import database, mode, scratch, server
+from tests.integration.conftest import azure_server, database, mode, scratch, server, serving
 
-__all__ = ["database", "mode", "scratch", "server"]
+__all__ = ["azure_server", "database", "mode", "scratch", "server", "serving"]
