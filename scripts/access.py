@@ -28,6 +28,11 @@ def apply(session: Session, changes: Sequence[Change]) -> None:
     session.query("BEGIN; " + "; ".join(statement for change in changes for statement in change.statements) + "; COMMIT")
 
 
+def may_pass(error: PsqlError) -> bool:
+    """Whether somebody changed the same role or database from another database of the server, where our lock doesn't reach."""
+    return error.error is not None and error.error.text == "tuple concurrently updated"
+
+
 def explained(error: PsqlError, again: str) -> OpsError:
     """What the server refused, and who could do it."""
     hint = f"see that the server is up, then: {again}"

@@ -83,6 +83,7 @@ class Console:
 
     def table(self, rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
         """Rows as aligned columns."""
+        rows = [[self._redactor.text(cell) for cell in row] for row in rows]  # whole: padding and trimming change a secret
         widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
         for row in rows:
             self.say((indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip())

@@ -25,11 +25,12 @@ _ADMIN_ATTRIBUTES = ("superuser", "createrole", "createdb", "replication", "bypa
 def observe(logins: Iterable[str]) -> str:
     """The query that reads everything which these functions look at; its answer is one JSON document.
 
-    Privileges are those of PUBLIC, the groups and the `logins`; what belongs to an extension is left out. Source:
+    Privileges are those of PUBLIC, the groups and the `logins`; PUBLIC's on what the server and extensions bring along are
+    left out, as are those to run a routine that runs as its caller. Source:
     https://www.postgresql.org/docs/current/catalogs.html
     """
     watched = ", ".join(literal(name) for name in (*GROUPS, *logins))
-    system = "(n.nspname LIKE 'pg\\_%' OR n.nspname = 'information_schema')"
+    design = ", ".join(map(literal, SCHEMAS))
 
     def not_of_extension(catalog: str, oid: str) -> str:
         return (
@@ -37,36 +38,47 @@ def observe(logins: Iterable[str]) -> str:
             " AND x.deptype = 'e')"
         )
 
+    def ours(catalog: str, oid: str) -> str:
+        return f"n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' AND {not_of_extension(catalog, oid)}"
+
     return f"""WITH
 watched AS (SELECT oid, rolname FROM pg_roles WHERE rolname IN ({watched}) UNION ALL SELECT 0, '{PUBLIC}'),
 database AS (SELECT * FROM pg_database WHERE datname = current_database()),
-object (kind, name, schema, extra, owner, acl) AS (
-  SELECT 'DATABASE', quote_ident(datname), NULL, NULL, datdba, coalesce(datacl, acldefault('d', datdba)) FROM database
+object (kind, name, schema, extra, owner, acl, ours) AS (
+  SELECT 'DATABASE', quote_ident(datname), NULL, NULL, datdba, coalesce(datacl, acldefault('d', datdba)), true
+  FROM database
   UNION ALL
-  SELECT 'SCHEMA', quote_ident(n.nspname), n.nspname, NULL, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner))
-  FROM pg_namespace AS n WHERE NOT {system} AND {not_of_extension("pg_namespace", "n.oid")}
+  SELECT 'SCHEMA', quote_ident(n.nspname), n.nspname, NULL, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner)),
+    {ours("pg_namespace", "n.oid")}
+  FROM pg_namespace AS n
   UNION ALL
   SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, format('%I.%I', n.nspname, c.relname), n.nspname, NULL,
-    c.relowner, coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))
+    c.relowner, coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)),
+    {ours("pg_class", "c.oid")}
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT {system} AND {not_of_extension("pg_class", "c.oid")}
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
   UNION ALL
-  SELECT 'COLUMN', format('%I.%I', n.nspname, c.relname), n.nspname, quote_ident(a.attname), c.relowner, a.attacl
+  SELECT 'COLUMN', format('%I.%I', n.nspname, c.relname), n.nspname, quote_ident(a.attname), c.relowner, a.attacl,
+    {ours("pg_class", "c.oid")}
   FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE a.attacl IS NOT NULL AND NOT a.attisdropped AND NOT {system} AND {not_of_extension("pg_class", "c.oid")}
+  WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
   UNION ALL
-  SELECT 'ROUTINE', f.oid::regprocedure::text, n.nspname, NULL, f.proowner, coalesce(f.proacl, acldefault('f', f.proowner))
+  SELECT 'ROUTINE', f.oid::regprocedure::text, n.nspname, NULL, f.proowner,
+    CASE WHEN n.nspname IN ({design}) OR f.prosecdef AND f.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+      THEN coalesce(f.proacl, acldefault('f', f.proowner))
+      ELSE ARRAY(SELECT item FROM unnest(f.proacl) AS item WHERE item::text NOT LIKE '=%') END,
+    {ours("pg_proc", "f.oid")}
   FROM pg_proc AS f JOIN pg_namespace AS n ON n.oid = f.pronamespace
-  WHERE NOT {system} AND {not_of_extension("pg_proc", "f.oid")}
   UNION ALL
-  SELECT 'DEFAULT', d.defaclobjtype::text, n.nspname, pg_get_userbyid(d.defaclrole), d.defaclrole, d.defaclacl
+  SELECT 'DEFAULT', d.defaclobjtype::text, n.nspname, pg_get_userbyid(d.defaclrole), d.defaclrole, d.defaclacl, true
   FROM pg_default_acl AS d LEFT JOIN pg_namespace AS n ON n.oid = d.defaclnamespace
 ),
 granted AS (
-  SELECT o.kind, o.name, o.schema, o.extra, pg_get_userbyid(o.owner) AS owner,
+  SELECT o.kind, o.name, o.schema, o.extra, o.ours, pg_get_userbyid(o.owner) AS owner,
     coalesce((
       SELECT json_agg(json_build_array(w.rolname, a.privilege_type, a.is_grantable) ORDER BY 1, 2)
-      FROM aclexplode(o.acl) AS a JOIN watched AS w ON w.oid = a.grantee WHERE a.grantee <> o.owner), '[]') AS grants
+      FROM aclexplode(o.acl) AS a JOIN watched AS w ON w.oid = a.grantee
+      WHERE a.grantee <> o.owner AND (o.ours OR a.grantee <> 0)), '[]') AS grants
   FROM object AS o
 )
 SELECT json_build_object(
@@ -78,7 +90,7 @@ SELECT json_build_object(
   'connections', current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
     - coalesce(current_setting('reserved_connections', true)::int, 0),
   'objects', (SELECT coalesce(json_agg(g), '[]') FROM granted AS g WHERE g.kind = 'DEFAULT' OR g.grants::text <> '[]'
-    OR g.schema IN ({", ".join(map(literal, SCHEMAS))}) OR g.name = '{TABLE}'),
+    OR (g.ours AND (g.schema IN ({design}) OR g.name = '{TABLE}'))),
   'roles', (SELECT coalesce(json_object_agg(r.rolname, json_build_object(
       'login', r.rolcanlogin, 'superuser', r.rolsuper, 'createrole', r.rolcreaterole, 'createdb', r.rolcreatedb,
       'replication', r.rolreplication, 'bypassrls', r.rolbypassrls, 'inherit', r.rolinherit, 'limit', r.rolconnlimit,
@@ -104,7 +116,7 @@ SELECT json_build_object(
   'samples', (SELECT coalesce(json_object_agg(s.schema, s.name), '{{}}') FROM (
     SELECT DISTINCT ON (n.nspname) n.nspname AS schema, format('%I.%I', n.nspname, c.relname) AS name
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p') AND n.nspname IN ({", ".join(map(literal, SCHEMAS))})
+    WHERE c.relkind IN ('r', 'p') AND n.nspname IN ({design})
       AND {not_of_extension("pg_class", "c.oid")}
     ORDER BY n.nspname, c.relname) AS s),
   'databases', (SELECT coalesce(json_agg(json_build_object(

@@ -44,7 +44,7 @@ class Destinations:
             _check_file(self.secrets_file)
         if self.github_secret is not None:
             name = self.github_secret
-            if not re.fullmatch(r"(?!GITHUB_)[A-Z_][A-Z0-9_]*", name, re.IGNORECASE):
+            if not re.fullmatch(r"(?!GITHUB_)[A-Z_][A-Z0-9_]*", name, re.IGNORECASE | re.ASCII):
                 raise UsageError(
                     f"--github-secret {name}: GitHub takes letters, digits and _, and no name that begins with GITHUB_"
                 )

@@ -227,6 +227,8 @@ class _Runner:
             what = _located(message, failed)
             if message.sqlstate == _NEEDS_NO_TRANSACTION and migration.transactional:
                 hint = f"put `-- migrate: no-transaction` into the first comment of {migration.file}, then: {self.again}"
+            elif message.sqlstate == _NOT_ALLOWED and message.server_hint:
+                hint = f"{message.server_hint} Then: {self.again}"
             elif message.sqlstate == _NOT_ALLOWED and self.group:
                 hint = (
                     f"files run as {self.group}; if this one needs the rights of the user in the DSN, begin it with RESET ROLE;"

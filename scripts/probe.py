@@ -94,7 +94,7 @@ def run(target: Target, seen: Rights, dsn: Dsn) -> Outcome:
     for attempt, state in zip(plan, states, strict=True):
         expected = _WORKED if attempt.allowed else _NOT_ALLOWED
         if state != expected:
-            can = "can" if state == _WORKED else "can't"
+            can = "can't" if attempt.allowed else "can" if state == _WORKED else "has the right to"
             problems.append(f"{name} {can} {attempt.what}" + ("" if state in (_WORKED, _NOT_ALLOWED) else f" (SQLSTATE {state})"))
     closed = [database["name"] for database in seen.databases if not database["open"]][:_OTHERS]
     open_ones = [database for database in closed if connects(target, dsn.with_params(dbname=database))]

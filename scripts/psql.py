@@ -76,6 +76,11 @@ class Message:
         return lines
 
     @property
+    def server_hint(self) -> str:
+        """The server's HINT, or nothing."""
+        return next((line.removeprefix("HINT:").strip() for line in self.extra if line.startswith("HINT:")), "")
+
+    @property
     def pointer(self) -> tuple[int, str] | None:
         """The line that the server points at, counted from 1 in what it was sent, and its text as far as psql shows it."""
         for extra in self.extra:

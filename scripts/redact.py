@@ -33,14 +33,14 @@ class Redactor:
         return text
 
     def value(self, value: Any) -> Any:
-        """A JSON value without secrets in its strings; the names in it are ours and stay."""
-        if isinstance(value, str):
-            return self.text(value)
+        """A JSON value without secrets in its strings; the names in it are ours and stay. What JSON lacks becomes text."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
         if isinstance(value, dict):
             return {key: self.value(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(inner) for inner in value]
-        return value
+        return self.text(str(value))
 
 
 def forms(secret: str) -> list[str]:
@@ -60,5 +60,5 @@ def _base64(data: bytes) -> Iterator[str]:
             whole = encode(b"\0" * before + data).decode().rstrip("=")
             first = (before * 8 + 5) // 6  # characters that hold a bit of what comes before
             last = (before + len(data)) * 8 // 6  # and those whole bits are the secret's
-            if last - first >= 2 * _SHORTEST:
+            if last - first >= _SHORTEST:
                 yield whole[first:last]

@@ -47,6 +47,7 @@ class _Result:
     notes: list[str] = field(default_factory=list)
     outcome: Outcome | None = None
     places: list[str] = field(default_factory=list)
+    next: str = ""
 
 
 def run(target: Target, options: Options, console: Console) -> ExitCode:
@@ -79,10 +80,13 @@ class _Runner:
         if not (options.plan_only or options.check_only):
             options.destinations.check()
         self.console.say(f"target: {self.target.dsn}")
-        try:
-            self.target.ask(self._work, wait=options.wait, on_message=lambda message: self.console.note(f"  {message.text}"))
-        except PsqlError as error:
-            raise access.explained(error, self.again) from None
+        for last in (False, False, True):
+            try:
+                self.target.ask(self._work, wait=options.wait, on_message=lambda message: self.console.note(f"  {message.text}"))
+                break
+            except PsqlError as error:
+                if last or not access.may_pass(error):
+                    raise access.explained(error, self.again) from None
         return self._report()
 
     def _work(self, session: Session) -> None:
@@ -212,7 +216,13 @@ class _Runner:
         result = self.result
         result.problems += grants.missing(seen)
         result.problems += [f"still to do: {change.what}" for change in self._changes(seen, names, None)]
-        result.problems += [extra.what for extra in logins.extras(seen, self.options.wanted.names)]
+        extras = logins.extras(seen, self.options.wanted.names)
+        result.problems += [extra.what for extra in extras]
+        if self.options.revoke_extra:  # what is left was granted by somebody else, who alone can take it back
+            statements = "; ".join(statement for extra in extras for statement in extra.statements)
+            result.next = f"a superuser runs: {statements};" if statements else ""
+        elif extras:
+            result.next = f"{self.again} --keep-password --revoke-extra takes away what is beyond the design"
         result.notes += logins.out_of_reach(seen)
         there = [name for name in names if name in seen.roles]
         for name in there:
@@ -267,10 +277,11 @@ class _Runner:
             "handed_over": result.places,
             "notes": result.notes,
             "differs": result.problems,
+            "next": result.next,
         }
         emitted = {VARIABLE: result.dsn.uri()} if result.dsn and self.options.destinations.emit and result.places else {}
         console.document(result.planned if self.options.plan_only else facts, emitted)
         if result.problems:
-            console.note(f"next:  {self.again} --revoke-extra takes away what is beyond the design")
+            console.note(f"next:  {result.next or self.again}")
             return ExitCode.PENDING
         return ExitCode.OK

@@ -147,7 +147,7 @@ def closed_to_public(server: Dsn) -> None:
             admin.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC".encode())
 
 
-ADMIN_PASSWORD = "not the superuser's"
+ADMIN_PASSWORD = "of the administrator: 1%"
 
 
 def like_azure(server: Dsn) -> None:

@@ -1,0 +1,563 @@
+"""`invoke roles`: the same least-privileged role from every kind of administrator, proved by the catalogs and by trying."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from dotenv import dotenv_values
+from psycopg import errors
+
+from scripts.dsn import Dsn, parse
+from scripts.secret import Secret
+from scripts.settings import MIGRATIONS
+from tests import database as databases
+from tests.database import ENV, ROOT, Database, invoke, invoke_argv
+from tests.integration.test_passwords import EVERYTHING, PASSWORDS, contents, places
+
+WRITTEN, READ_ONLY = ("core", "backtest", "monitoring"), ("gold", "platinum")
+
+
+@dataclass
+class App:
+    """The application of a test: its role's name, and the file in which its DSN is handed over."""
+
+    database: Database
+    user: str
+    file: Path
+
+    def roles(self, *words: str, env: dict[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """`invoke roles WORDS` by the administrator."""
+        settings = {"POSTGRES_ADMIN_DSN": self.database.uri, **(env or {})}
+        return invoke("roles", "--backtest-service-user", self.user, *words, env=settings, stdin=stdin)
+
+    def make(self, *words: str) -> None:
+        result = self.roles("--secrets-file", str(self.file), *words)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    def check(self) -> subprocess.CompletedProcess[str]:
+        return self.roles("--check", env={"POSTGRES_DSN": self.uri})
+
+    @property
+    def uri(self) -> str:
+        uri = dotenv_values(self.file)["POSTGRES_DSN"]
+        assert uri is not None
+        return uri
+
+    @property
+    def dsn(self) -> Dsn:
+        return parse(self.uri, "the secrets file")
+
+    def execute(self, query: str) -> list[tuple[Any, ...]]:
+        """Runs one statement as the application."""
+        return Database(self.dsn).execute(query)
+
+
+@pytest.fixture
+def app(serving: Database, tmp_path: Path) -> App:
+    user = f"app_{secrets.token_hex(4)}"
+    serving.made_roles += [user, f"{user}_b"]
+    return App(serving, user, tmp_path / "app.env")
+
+
+def superuser(app: App) -> Database:
+    assert app.database.superuser is not None
+    return Database(app.database.superuser)
+
+
+def end_state(app: App) -> dict[str, Any]:
+    """All that the catalogs say of the role and of the groups in this database, whoever made it so."""
+    has_options = int(superuser(app).execute("SHOW server_version_num")[0][0]) >= 160000
+    options = "inherit_option, set_option" if has_options else "true, true"
+    queries = {
+        "role": "SELECT rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, "
+        "rolconnlimit, rolvaliduntil, (SELECT array_agg(c ORDER BY c)::text FROM unnest(rolconfig) AS c) "
+        f"FROM pg_roles WHERE rolname = '{app.user}'",
+        "memberships": f"SELECT roleid::regrole::text, admin_option, {options} FROM pg_auth_members "
+        f"WHERE member = to_regrole('{app.user}')",
+        "database": "SELECT grantee::regrole::text, privilege_type, is_grantable FROM pg_database, aclexplode(datacl) "
+        "WHERE datname = current_database() AND grantee <> datdba ORDER BY 1, 2",
+        "schemas": "SELECT nspname, nspowner::regrole::text, grantee::regrole::text, privilege_type "
+        "FROM pg_namespace, aclexplode(nspacl) WHERE nspname !~ '^pg_|information_schema' AND grantee <> nspowner "
+        "ORDER BY 1, 3, 4",
+        "tables": "SELECT oid::regclass::text, relowner::regrole::text, grantee::regrole::text, privilege_type "
+        "FROM pg_class, aclexplode(relacl) WHERE relnamespace::regnamespace::text IN "
+        "('public', 'core', 'backtest', 'monitoring', 'gold', 'platinum') ORDER BY 1, 3, 4",
+        "defaults": "SELECT defaclrole::regrole::text, defaclnamespace::regnamespace::text, defaclobjtype::text, "
+        "grantee::regrole::text, privilege_type FROM pg_default_acl, aclexplode(defaclacl) ORDER BY 1, 2, 3, 4, 5",
+        "password": f"SELECT rolpassword FROM pg_authid WHERE rolname = '{app.user}'",
+    }
+    return {
+        name: [tuple("APP" if value == app.user else value for value in row) for row in superuser(app).execute(query)]
+        for name, query in queries.items()
+    }
+
+
+def test_the_role_is_made_and_a_second_run_changes_nothing(app: App) -> None:
+    app.make()
+    made = end_state(app)
+    assert made["role"][0][:9] == (False, True, False, False, True, False, False, made["role"][0][7], None)
+    assert 0 < made["role"][0][7] < 50
+    assert made["role"][0][9] == "{idle_in_transaction_session_timeout=60s,lock_timeout=5s,statement_timeout=60s}"
+    assert made["password"][0][0].startswith("SCRAM-SHA-256$")
+    assert ("APP", "CONNECT", False) in made["database"]
+
+    again = app.roles("--keep-password", env={"POSTGRES_DSN": app.uri})
+    assert again.returncode == 0, again.stderr
+    assert "nothing to do" in again.stdout
+    assert end_state(app) == made
+    checked = app.check()
+    assert checked.returncode == 0, checked.stdout
+    assert end_state(app) == made
+
+
+def test_superuser_and_azures_administrator_come_to_the_same(
+    server: Dsn, azure_server: Dsn, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    states = []
+    for number, (where, azure) in enumerate(((server, False), (azure_server, True))):
+        for database in databases.new_database(where, azure=azure):
+            assert invoke("migrate", "--dsn", "-", stdin=database.uri).returncode == 0
+            database.made_roles.append(f"same_{number}")
+            app = App(database, f"same_{number}", tmp_path / f"{number}.env")
+            app.make()
+            states.append({name: rows for name, rows in end_state(app).items() if name != "password"})
+    assert states[0] == states[1]
+
+
+@pytest.fixture
+def tables(app: App, folder: Path) -> App:
+    """The role first, and then a table in each schema, made by a migration that another member of the owners' group ran."""
+    app.make()
+    member = f"member_{secrets.token_hex(4)}"
+    app.database.made_roles.append(member)
+    app.database.execute(f"CREATE ROLE {member} LOGIN PASSWORD 'hers'")
+    app.database.execute(f"GRANT serving_owner TO {member}")
+    for file in MIGRATIONS.glob("*.sql"):
+        shutil.copy(file, folder)
+    made = "".join(
+        f"CREATE TABLE {schema}.made (id serial PRIMARY KEY, name text);\nINSERT INTO {schema}.made (name) VALUES ('one');\n"
+        f"CREATE VIEW {schema}.seen AS SELECT name FROM {schema}.made;\n"
+        f"CREATE FUNCTION {schema}.counted() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM {schema}.made';\n"
+        for schema in (*WRITTEN, *READ_ONLY)
+    )
+    (folder / "0004_made.sql").write_text(made)
+    uri = replace(app.database.dsn.with_params(user=member), password=Secret("hers")).uri().reveal()
+    result = invoke("migrate", "--dsn", "-", "--migrations-dir", str(folder), stdin=uri)
+    assert result.returncode == 0, result.stderr
+    return app
+
+
+def test_tables_of_a_later_migration_by_another_owner_are_covered(tables: App) -> None:
+    for schema in WRITTEN:
+        tables.execute(f"INSERT INTO {schema}.made (name) VALUES ('two')")
+        tables.execute(f"UPDATE {schema}.made SET name = 'three' WHERE name = 'two'")
+        tables.execute(f"DELETE FROM {schema}.made WHERE name = 'three'")
+    for schema in (*WRITTEN, *READ_ONLY):
+        assert tables.execute(f"SELECT name FROM {schema}.seen") == [("one",)]
+        assert tables.execute(f"SELECT {schema}.counted()") == [(1,)]
+    owners = tables.database.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname IN ('core', 'gold')")
+    assert owners == [("serving_owner",)]
+    assert tables.execute("SELECT count(*) FROM public.schema_migrations") == [(4,)]
+    checked = tables.check()
+    assert checked.returncode == 0, checked.stdout
+
+
+FORBIDDEN = {
+    "create a table": "CREATE TABLE core.mine ()",
+    "create a table in public": "CREATE TABLE public.mine ()",
+    "create a temporary table": "CREATE TEMPORARY TABLE mine ()",
+    "create a schema": "CREATE SCHEMA mine",
+    "create a function": "CREATE FUNCTION core.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "create a role": "CREATE ROLE mine",
+    "create a database": "CREATE DATABASE mine",
+    "alter another's table": "ALTER TABLE core.made ADD COLUMN mine int",
+    "index another's table": "CREATE INDEX mine ON core.made (name)",
+    "drop another's table": "DROP TABLE core.made",
+    "truncate another's table": "TRUNCATE core.made",
+    "set a sequence": "SELECT setval('core.made_id_seq', 100)",
+    "write gold": "INSERT INTO gold.made (name) VALUES ('mine')",
+    "update gold": "UPDATE gold.made SET name = 'mine'",
+    "delete from platinum": "DELETE FROM platinum.made",
+    "use gold's sequence": "SELECT nextval('gold.made_id_seq')",
+    "read pg_authid": "SELECT * FROM pg_authid",
+    "read a file of the server": "SELECT pg_read_file('PG_VERSION')",
+    "run a program on the server": "COPY (SELECT 1) TO PROGRAM 'true'",
+    "become the owner": "SET ROLE serving_owner",
+    "become the writer": "SET ROLE serving_writer",
+    "become the reader": "SET ROLE serving_reader",
+    "insert into the ledger": "INSERT INTO public.schema_migrations (version) VALUES ('9')",
+    "update the ledger": "UPDATE public.schema_migrations SET state = 'started'",
+    "delete from the ledger": "DELETE FROM public.schema_migrations",
+    "grant what it has": "GRANT SELECT ON core.made TO PUBLIC",
+    "let others in": "GRANT serving_writer TO PUBLIC",
+    "raise its limit": "ALTER ROLE CURRENT_USER CONNECTION LIMIT 90",
+    "switch triggers off": "SET session_replication_role = replica",
+}
+
+
+def test_each_privilege_that_it_must_not_have_is_refused_by_the_server(tables: App) -> None:
+    allowed = []
+    for what, statement in FORBIDDEN.items():
+        try:
+            tables.execute(statement)
+        except errors.InsufficientPrivilege:
+            continue
+        except errors.InvalidGrantOperation:  # PUBLIC is no member of anything, says the server before it looks further
+            assert what == "let others in"
+            continue
+        except errors.UndefinedObject:  # ... or as a role that isn't there
+            assert what == "let others in"
+            continue
+        allowed.append(what)
+    # Without a right to grant it, a GRANT is a warning and changes nothing.
+    assert allowed in ([], ["grant what it has"])
+    grants = "SELECT count(*) FROM pg_class, aclexplode(relacl) WHERE oid = 'core.made'::regclass AND grantee = 0"
+    assert tables.database.execute(grants) == [(0,)]
+
+
+def test_it_connects_to_no_other_database(app: App) -> None:
+    app.make()
+    for name in ("postgres", "template1"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            Database(app.dsn.with_params(dbname=name)).execute("SELECT 1")
+
+
+def test_the_dsn_insists_on_tls_where_the_server_has_it(app: App) -> None:
+    app.make()
+    has_tls = superuser(app).execute("SHOW ssl") == [("on",)]
+    assert (app.dsn.params.get("sslmode") == "require") is has_tls
+    result = app.roles("--check", "--json", env={"POSTGRES_DSN": app.uri})
+    assert json.loads(result.stdout)["self_test"]["tls"] is has_tls
+
+
+EXTRAS = {
+    "a privilege of the role itself": ("GRANT TRUNCATE ON core.made TO {app}", "{app} has TRUNCATE on table core.made"),
+    "of a column": ("GRANT UPDATE (name) ON gold.made TO {app}", "{app} has UPDATE on column name of gold.made"),
+    "of the writers": ("GRANT INSERT ON gold.made TO serving_writer", "serving_writer has INSERT on table gold.made"),
+    "of the readers": ("GRANT INSERT ON core.made TO serving_reader", "serving_reader has INSERT on table core.made"),
+    "of PUBLIC": ("GRANT SELECT ON core.made TO PUBLIC", "PUBLIC has SELECT on table core.made"),
+    "to create": ("GRANT CREATE ON SCHEMA core TO {app}", "{app} has CREATE on schema core"),
+    "on the ledger": ("GRANT INSERT ON schema_migrations TO {app}", "{app} has INSERT on table public.schema_migrations"),
+    "on later tables": (
+        "ALTER DEFAULT PRIVILEGES FOR ROLE serving_owner IN SCHEMA gold GRANT INSERT ON TABLES TO serving_writer",
+        "serving_writer has INSERT on later tables of serving_owner in schema gold",
+    ),
+    "to hand it on": (
+        "GRANT SELECT ON core.made TO serving_writer WITH GRANT OPTION",
+        "serving_writer has SELECT on table core.made, with the right to grant it",
+    ),
+    "a membership": ("GRANT serving_owner TO {app}", "{app} is a member of serving_owner"),
+    "an attribute": ("ALTER ROLE {app} CREATEROLE", "{app} is CREATEROLE"),
+    "temporary tables": ("GRANT TEMPORARY ON DATABASE {database} TO {app}", "{app} has TEMPORARY on database {database}"),
+}
+
+
+def test_what_somebody_granted_by_hand_is_named_and_taken_away_when_told(tables: App) -> None:
+    words = {"app": tables.user, "database": tables.database.dsn.database}
+    designed = end_state(tables)
+    for statement, _ in EXTRAS.values():
+        tables.database.execute(statement.format(**words))
+    expected = {f"differs: {what.format(**words)}" for _, what in EXTRAS.values()}
+
+    checked = tables.check()
+    assert checked.returncode == 3
+    named = {line for line in checked.stdout.splitlines() if line.startswith("differs: ")}
+    assert expected <= named, expected - named
+    kept = tables.roles("--keep-password", env={"POSTGRES_DSN": tables.uri})
+    assert kept.returncode == 3, "it is named, and stays"
+    assert "--revoke-extra" in kept.stderr
+
+    taken = tables.roles("--keep-password", "--revoke-extra", env={"POSTGRES_DSN": tables.uri})
+    assert taken.returncode == 0, taken.stdout + taken.stderr
+    assert end_state(tables) == designed
+    assert tables.check().returncode == 0
+
+
+def test_what_a_superuser_granted_stays_named_with_the_statement_that_only_a_superuser_may_run(app: App) -> None:
+    app.make()
+    superuser(app).execute(f"GRANT serving_owner TO {app.user}")
+    result = app.roles("--keep-password", "--revoke-extra", env={"POSTGRES_DSN": app.uri})
+    by_version = int(superuser(app).execute("SHOW server_version_num")[0][0]) < 160000  # before, grantors didn't count
+    if app.database.dsn == app.database.superuser or by_version:
+        assert result.returncode == 0, result.stdout
+    else:
+        assert result.returncode == 3
+        assert f"{app.user} is a member of serving_owner" in result.stdout
+        assert f'next:  a superuser runs: REVOKE "serving_owner" FROM "{app.user}";' in result.stderr
+
+
+def test_what_is_missing_is_named_and_mended(tables: App) -> None:
+    designed = end_state(tables)
+    admin = tables.database
+    admin.execute("REVOKE SELECT ON core.made FROM serving_writer, serving_reader")
+    admin.execute("ALTER DEFAULT PRIVILEGES FOR ROLE serving_owner IN SCHEMA core REVOKE INSERT ON TABLES FROM serving_writer")
+    admin.execute("CREATE TABLE core.by_hand (id int)")
+    admin.execute(f"ALTER ROLE {tables.user} CONNECTION LIMIT -1")
+    admin.execute(f"ALTER ROLE {tables.user} RESET statement_timeout")
+    admin.execute(f"REVOKE CONNECT ON DATABASE {admin.dsn.database} FROM {tables.user}")
+    checked = tables.roles("--check")
+    assert checked.returncode == 3
+    for what in (
+        "serving_writer lacks SELECT on table core.made",
+        "serving_writer lacks INSERT on later tables of serving_owner in schema core",
+        f"table core.by_hand belongs to {admin.dsn.params['user']}, not to serving_owner",
+        f"set statement_timeout of {tables.user} to 60s",
+        f"grant CONNECT on database {admin.dsn.database} to {tables.user}",
+    ):
+        assert what in checked.stdout
+    mended = tables.roles("--keep-password", env={"POSTGRES_DSN": tables.uri})
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert tables.execute("SELECT * FROM core.by_hand") == []
+    admin.execute("DROP TABLE core.by_hand")
+    assert end_state(tables) == designed
+
+
+def test_a_plan_shows_what_would_change_and_writes_nothing(app: App) -> None:
+    before = end_state_without_role(app)
+    planned = app.roles("--plan")
+    assert planned.returncode == 0, planned.stderr
+    assert f"would make the login role {app.user}" in planned.stdout
+    assert end_state_without_role(app) == before
+    app.make()
+    made = end_state(app)
+    app.database.execute(f"ALTER ROLE {app.user} CONNECTION LIMIT 3")
+    planned = app.roles("--plan", "--connection-limit", "5", "--keep-password")
+    assert f"change {app.user}: it has 5 connections (3 before)" in planned.stdout
+    app.database.execute(f"ALTER ROLE {app.user} CONNECTION LIMIT {made['role'][0][7]}")
+    assert end_state(app) == made
+
+
+def end_state_without_role(app: App) -> list[tuple[Any, ...]]:
+    return superuser(app).execute(
+        f"SELECT (SELECT count(*) FROM pg_roles WHERE rolname = '{app.user}'), "
+        f"(SELECT count(*) FROM pg_auth_members WHERE member = to_regrole('{app.user}')), "
+        "datacl::text FROM pg_database WHERE datname = current_database()"
+    )
+
+
+# The password.
+
+
+def test_a_new_password_that_nobody_would_know_is_refused(app: App) -> None:
+    result = app.roles()
+    assert result.returncode == 2
+    assert "would be known to nobody" in result.stderr
+    assert end_state(app)["role"] == []
+
+
+def test_running_again_sets_the_password_anew_and_says_so(app: App) -> None:
+    app.make()
+    first = app.uri
+    result = app.roles("--secrets-file", str(app.file))
+    assert result.returncode == 0
+    assert f"the password of {app.user} is new" in result.stdout
+    assert app.uri != first
+    assert app.execute("SELECT current_user") == [(app.user,)]
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        Database(parse(first, "before")).execute("SELECT 1")
+
+
+@pytest.mark.parametrize("how", ["environment", "file", "stdin"])
+def test_a_password_is_taken_from_where_it_is_given(app: App, tmp_path: Path, how: str) -> None:
+    file = tmp_path / "password"
+    file.write_text(f"{EVERYTHING}\n")
+    words = {
+        "environment": [],
+        "file": ["--backtest-service-password-file", str(file)],
+        "stdin": ["--backtest-service-password", "-"],
+    }[how]
+    env = {"POSTGRES_BACKTEST_SERVICE_PASSWORD": EVERYTHING} if how == "environment" else {}
+    result = app.roles(*words, env=env, stdin=f"{EVERYTHING}\n" if how == "stdin" else "")
+    assert result.returncode == 0, result.stderr
+    given = replace(app.database.dsn.with_params(user=app.user), password=Secret(EVERYTHING))
+    assert Database(given).execute("SELECT current_user") == [(app.user,)]
+    verifier = end_state(app)["password"]
+    again = app.roles(*words, env=env, stdin=f"{EVERYTHING}\n" if how == "stdin" else "")
+    assert "nothing to do" in again.stdout
+    assert end_state(app)["password"] == verifier
+
+
+@pytest.mark.parametrize("name", ["looks-encoded", "backslashes-and-quotes", "emoji", "blanks", "long", "dollar"])
+def test_a_hostile_password_arrives_and_is_never_shown(app: App, name: str) -> None:
+    password = PASSWORDS[name]
+    env = {"POSTGRES_BACKTEST_SERVICE_PASSWORD": password}
+    result = app.roles("--secrets-file", str(app.file), env=env)
+    assert result.returncode == 0, result.stderr
+    assert app.dsn.password.reveal() == password
+    assert app.execute("SELECT current_user") == [(app.user,)]
+    for form in (password, quote(password, safe="")):
+        assert form not in result.stdout + result.stderr
+
+
+def test_emitting_is_the_only_way_to_see_it(app: App) -> None:
+    hidden = app.roles("--secrets-file", str(app.file))
+    assert app.dsn.password.reveal() not in hidden.stdout + hidden.stderr
+    shown = app.roles("--emit-secrets", "--secrets-file", str(app.file))
+    assert f"POSTGRES_DSN={app.uri}" in shown.stdout.splitlines()
+    document = json.loads(app.roles("--emit-secrets", "--secrets-file", str(app.file), "--json").stdout)
+    assert document["secrets"] == {"POSTGRES_DSN": app.uri}
+    assert "****" in document["dsn"]
+
+
+def server_log(database: Database) -> str:
+    data = Path(database.execute("SHOW data_directory")[0][0])
+    local = data.parent / "postgres.log"
+    if local.exists():
+        return local.read_text(encoding="utf-8", errors="replace")
+    port = database.dsn.params["port"]
+    listed = subprocess.run(
+        ["docker", "ps", "--quiet", "--filter", f"publish={port}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    logs = subprocess.run(["docker", "logs", listed[0]], capture_output=True, text=True, check=True)
+    return logs.stdout + logs.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
+def test_the_password_is_in_no_argv_environment_statement_or_file(app: App, mode: str, tmp_path: Path) -> None:
+    superuser(app).execute(f"ALTER DATABASE {app.database.dsn.database} SET log_statement = 'all'")
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    seen: dict[str, bytes] = {}
+    process = subprocess.Popen(
+        invoke_argv("roles", "--backtest-service-user", app.user, "--psql", mode, "--secrets-file", str(app.file)),
+        env={**ENV, "TMPDIR": str(temp), "POSTGRES_ADMIN_DSN": app.database.uri},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    number = 0
+    while process.poll() is None:
+        number += 1
+        seen.update({f"{place} {number}": data for place, data in places().items()})
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    password = app.dsn.password.reveal().encode()
+    name = app.user.encode()
+    assert any(name in data for place, data in seen.items() if "cmdline" in place), "the role's own psql was seen"
+    assert [place for place, data in seen.items() if password in data] == []
+    assert password.decode() not in out + err
+    assert contents(temp) == {}
+    log = server_log(superuser(app))
+    assert f'CREATE ROLE "{app.user}"' in log
+    assert "SCRAM-SHA-256$" in log
+    assert password.decode() not in log
+
+
+# The connections.
+
+
+def test_a_limit_that_does_not_fit_the_server_is_refused(app: App) -> None:
+    result = app.roles("--connection-limit", "60", "--secrets-file", str(app.file))
+    assert result.returncode == 2
+    assert "--connection-limit 60" in result.stderr
+    app.make("--connection-limit", "2")
+    with (
+        psycopg.connect(app.uri),
+        psycopg.connect(app.uri),
+        pytest.raises(psycopg.OperationalError, match="too many connections"),
+    ):
+        psycopg.connect(app.uri)
+    assert app.roles("--keep-password").returncode == 0
+    assert end_state(app)["role"][0][7] == 2, "what no flag speaks of stays"
+
+
+def test_the_timeouts_hold(app: App) -> None:
+    app.make("--statement-timeout", "200ms", "--lock-timeout", "3s", "--idle-in-transaction-timeout", "2min")
+    assert app.execute("SHOW lock_timeout") == [("3s",)]
+    assert app.execute("SHOW idle_in_transaction_session_timeout") == [("2min",)]
+    with pytest.raises(errors.QueryCanceled):
+        app.execute("SELECT pg_sleep(60)")
+
+
+# Beside others.
+
+
+def test_roles_and_migrate_at_once_both_succeed(app: App, folder: Path) -> None:
+    app.make()
+    for file in MIGRATIONS.glob("*.sql"):
+        shutil.copy(file, folder)
+    failures: list[str] = []
+    for number in range(4, 10):
+        (folder / f"{number:04}_t.sql").write_text(f"CREATE TABLE core.t{number} (id int);\nSELECT pg_sleep(0.1);\n")
+        words = [
+            ("migrate", "--migrations-dir", str(folder)),
+            ("roles", "--backtest-service-user", app.user, "--secrets-file", str(app.file)),
+            ("roles", "--backtest-service-user", app.user, "--keep-password"),
+        ]
+
+        def one(*command: str) -> None:
+            result = invoke(*command, env={"POSTGRES_ADMIN_DSN": app.database.uri})
+            if result.returncode != 0:
+                failures.append(result.stdout + result.stderr)
+
+        threads = [threading.Thread(target=one, args=command) for command in words]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert app.execute("SELECT * FROM core.t9") == []
+
+
+def test_without_the_migrations_the_next_command_is_named(database: Database, tmp_path: Path) -> None:
+    app = App(database, "nobody_yet", tmp_path / "app.env")
+    result = app.roles("--secrets-file", str(app.file))
+    assert result.returncode == 1
+    assert "next:  invoke migrate" in result.stderr
+    assert not app.file.exists()
+
+
+def test_who_may_not_make_roles_is_told_what_an_administrator_runs(azure_server: Dsn) -> None:
+    for database in databases.new_database(azure_server, azure=True):
+        admin = Database(azure_server.with_params(dbname=database.dsn.database))
+        user = f"plain_{secrets.token_hex(4)}"
+        database.made_roles.append(user)
+        admin.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'not seen'")
+        admin.execute(f"ALTER DATABASE {database.dsn.database} OWNER TO {user}")
+        uri = replace(database.dsn.with_params(user=user), password=Secret("not seen")).uri().reveal()
+        # The groups are there already, made by another: then it is the membership that is missing.
+        admin.execute("DO $$ BEGIN CREATE ROLE serving_owner; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+        result = invoke("migrate", "--dsn", "-", stdin=uri)
+        assert result.returncode == 1
+        assert f"next:  An administrator runs: GRANT serving_owner TO {user}" in result.stderr
+        statement = result.stderr.split("next:  An administrator runs: ")[1].split(";")[0]
+        admin.execute(statement)
+        result = invoke("migrate", "--dsn", "-", stdin=uri)
+        assert result.returncode == 0, result.stderr
+
+
+def test_somebody_who_is_no_owner_is_told_before_anything_runs(app: App, folder: Path) -> None:
+    app.make()
+    for file in MIGRATIONS.glob("*.sql"):
+        shutil.copy(file, folder)
+    (folder / "0004_t.sql").write_text("CREATE TABLE core.t (id int);\n")
+    result = invoke("migrate", "--dsn", "-", "--migrations-dir", str(folder), stdin=app.uri)
+    assert result.returncode == 1
+    assert f"{app.user} is no member of serving_owner" in result.stderr
+    assert f"GRANT serving_owner TO {app.user}" in result.stderr
+    assert app.database.ledger().keys() == {"0001", "0002", "0003"}
+
+
+def test_a_file_that_needs_the_administrators_own_rights_begins_with_reset_role(app: App, folder: Path) -> None:
+    for file in MIGRATIONS.glob("*.sql"):
+        shutil.copy(file, folder)
+    role = f"made_{secrets.token_hex(4)}"
+    app.database.made_roles.append(role)
+    (folder / "0004_role.sql").write_text(f"CREATE ROLE {role};\n")
+    words = ("migrate", "--dsn", "-", "--migrations-dir", str(folder))
+    refused = invoke(*words, stdin=app.database.uri)
+    assert refused.returncode == 1
+    assert "begin it with RESET ROLE" in refused.stderr
+    (folder / "0004_role.sql").write_text(f"RESET ROLE;\nCREATE ROLE {role};\n")
+    assert invoke(*words, stdin=app.database.uri).returncode == 0
