@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from scripts import grants
 from scripts.errors import OpsError
-from scripts.grants import Rights
-from scripts.ledger import TABLE
+from scripts.grants import Extra, Rights
+from scripts.ledger import TABLE, literal
 from scripts.logins import Change, Wanted
 from scripts.psql import PsqlError, Session
 
@@ -26,6 +26,15 @@ def observe(session: Session, wanted: Wanted, before: str) -> Rights:
 def apply(session: Session, changes: Sequence[Change]) -> None:
     """Makes changes, all or none."""
     session.query("BEGIN; " + "; ".join(statement for change in changes for statement in change.statements) + "; COMMIT")
+
+
+def take_away(session: Session, extras: Sequence[Extra]) -> None:
+    """Takes away each, as far as the user may; what somebody else granted stays, with a warning of the server."""
+    for extra in extras:
+        executed = " ".join(f"EXECUTE {literal(statement)};" for statement in extra.statements)
+        refused = "EXCEPTION WHEN insufficient_privilege THEN RAISE WARNING '%', SQLERRM;"
+        if executed:
+            session.query(f"DO $take_away$ BEGIN {executed} {refused} END $take_away$")
 
 
 def may_pass(error: PsqlError) -> bool:

@@ -208,6 +208,9 @@ class DockerClient:
             self._process = spawn(argv, env=clean_env(self.env))
         except BaseException:
             with shell.uninterrupted():
+                if self._container and spawn is shell.Attached:
+                    self.interrupt()  # with a terminal, docker passes no signal on, and the statement would go on
+                    self._call("stop", "-t", "1", self._container)
                 self.close()
             raise
         return self._process

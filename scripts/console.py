@@ -79,7 +79,7 @@ class Console:
         self._err.flush()
 
     def _print_json(self, facts: Mapping[str, Any]) -> None:
-        print(json.dumps(facts, indent=2, ensure_ascii=False, default=str), file=self._out, flush=True)
+        print(json.dumps(facts, indent=2, ensure_ascii=False), file=self._out, flush=True)
 
     def table(self, rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
         """Rows as aligned columns."""

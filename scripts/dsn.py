@@ -146,6 +146,8 @@ def _lint_text(text: str) -> tuple[str, str] | None:
     scheme, found, rest = text.partition("://")
     if not found or scheme not in ("postgresql", "postgres"):
         return "is not a Postgres URI", f"its shape: {SHAPE}"
+    if re.search(r"[\ud800-\udfff]", text):  # how Python keeps bytes of the environment that it can't read
+        return "isn't UTF-8 text", ENCODE_HINT
     if re.search(r"[\x00-\x20\x7f]", text):
         return "holds a space or a control character", ENCODE_HINT
     head = rest.split("?")[0]

@@ -44,7 +44,7 @@ def observe(logins: Iterable[str]) -> str:
     return f"""WITH
 watched AS (SELECT oid, rolname FROM pg_roles WHERE rolname IN ({watched}) UNION ALL SELECT 0, '{PUBLIC}'),
 database AS (SELECT * FROM pg_database WHERE datname = current_database()),
-object (kind, name, schema, extra, owner, acl, ours) AS (
+object (kind, name, schema, extra, owner, acl, ours) AS (  -- ours: whether what PUBLIC may do counts
   SELECT 'DATABASE', quote_ident(datname), NULL, NULL, datdba, coalesce(datacl, acldefault('d', datdba)), true
   FROM database
   UNION ALL
@@ -63,12 +63,11 @@ object (kind, name, schema, extra, owner, acl, ours) AS (
   FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
   WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
   UNION ALL
-  SELECT 'ROUTINE', f.oid::regprocedure::text, n.nspname, NULL, f.proowner,
-    CASE WHEN n.nspname IN ({design}) OR f.prosecdef AND f.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
-      THEN coalesce(f.proacl, acldefault('f', f.proowner))
-      ELSE ARRAY(SELECT item FROM unnest(f.proacl) AS item WHERE item::text NOT LIKE '=%') END,
-    {ours("pg_proc", "f.oid")}
+  SELECT 'ROUTINE', f.oid::regprocedure::text, n.nspname, NULL, f.proowner, coalesce(f.proacl, acldefault('f', f.proowner)),
+    {ours("pg_proc", "f.oid")} AND (n.nspname IN ({design})
+      OR f.prosecdef AND f.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype))
   FROM pg_proc AS f JOIN pg_namespace AS n ON n.oid = f.pronamespace
+  WHERE f.proacl IS NOT NULL OR n.nspname <> 'pg_catalog'
   UNION ALL
   SELECT 'DEFAULT', d.defaclobjtype::text, n.nspname, pg_get_userbyid(d.defaclrole), d.defaclrole, d.defaclacl, true
   FROM pg_default_acl AS d LEFT JOIN pg_namespace AS n ON n.oid = d.defaclnamespace
@@ -94,20 +93,30 @@ SELECT json_build_object(
   'roles', (SELECT coalesce(json_object_agg(r.rolname, json_build_object(
       'login', r.rolcanlogin, 'superuser', r.rolsuper, 'createrole', r.rolcreaterole, 'createdb', r.rolcreatedb,
       'replication', r.rolreplication, 'bypassrls', r.rolbypassrls, 'inherit', r.rolinherit, 'limit', r.rolconnlimit,
-      'expires', r.rolvaliduntil, 'settings', r.rolconfig, 'comment', shobj_description(r.oid, 'pg_authid'),
-      'memberships', (SELECT coalesce(json_agg(to_jsonb(m) || jsonb_build_object('group', pg_get_userbyid(m.roleid))), '[]')
+      'expires', r.rolvaliduntil, 'settings', r.rolconfig,
+      'overrides', (SELECT coalesce(json_agg(json_build_array(d.datname, split_part(c, '=', 1)) ORDER BY 1), '[]')
+        FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase CROSS JOIN unnest(s.setconfig) AS c
+        WHERE s.setrole = r.oid),
+      'comment', shobj_description(r.oid, 'pg_authid'),
+      'memberships', (SELECT coalesce(json_agg(to_jsonb(m) || jsonb_build_object('group', pg_get_userbyid(m.roleid),
+          'by', pg_get_userbyid(m.grantor), 'may_revoke', pg_has_role(m.grantor, 'USAGE')) ORDER BY m.roleid, m.grantor), '[]')
         FROM pg_auth_members AS m WHERE m.member = r.oid),
       'owns', (SELECT coalesce(json_agg(CASE WHEN d.dbid IN (0, (SELECT oid FROM database))
           THEN pg_describe_object(d.classid, d.objid, d.objsubid)
           ELSE 'an object of the database ' || (SELECT datname FROM pg_database WHERE oid = d.dbid) END), '[]')
-        FROM pg_shdepend AS d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'),
+        FROM pg_shdepend AS d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'
+          AND d.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)),
       'elsewhere', (SELECT coalesce(json_agg(json_build_object(
           'what', CASE WHEN d.dbid IN (0, (SELECT oid FROM database)) THEN pg_describe_object(d.classid, d.objid, d.objsubid)
             ELSE 'an object of the database ' || (SELECT datname FROM pg_database WHERE oid = d.dbid) END,
-          'revoke', CASE WHEN d.classid = 'pg_database'::regclass
-            THEN format('REVOKE ALL ON DATABASE %I FROM %I', (SELECT datname FROM pg_database WHERE oid = d.objid), r.rolname)
-            END)), '[]')
+          'kind', d.classid::regclass::text,
+          'revoke', CASE WHEN d.dbid IN (0, (SELECT oid FROM database)) THEN (
+            SELECT format('REVOKE ALL ON %s %s FROM %I CASCADE', CASE i.type WHEN 'server' THEN 'FOREIGN SERVER'
+              WHEN 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER' WHEN 'parameter ACL' THEN 'PARAMETER'
+              ELSE i.type END, i.identity, r.rolname)
+            FROM pg_identify_object(d.classid, d.objid, 0) AS i) END)), '[]')
         FROM pg_shdepend AS d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'a'
+          AND d.classid <> 'pg_auth_members'::regclass
           AND NOT (d.classid = 'pg_database'::regclass AND d.objid = (SELECT oid FROM database))
           AND NOT (d.dbid = (SELECT oid FROM database) AND d.classid IN ('pg_namespace'::regclass, 'pg_class'::regclass,
             'pg_proc'::regclass, 'pg_default_acl'::regclass))),
@@ -151,7 +160,8 @@ class Grant:
 
     def statement(self, verb: str) -> str:
         """The SQL that does it (`GRANT`), undoes it (`REVOKE`), or the right to hand it on (`REVOKE GRANT OPTION FOR`)."""
-        grantee = f"{'TO' if verb == 'GRANT' else 'FROM'} {self.grantee if self.grantee == PUBLIC else identifier(self.grantee)}"
+        grantee = PUBLIC if self.grantee == PUBLIC else identifier(self.grantee)
+        grantee = f"TO {grantee}" if verb == "GRANT" else f"FROM {grantee} CASCADE"  # with what the grantee made of it
         if self.kind == "DEFAULT":
             inside = f" IN SCHEMA {identifier(self.schema)}" if self.schema else ""
             owner = identifier(self.extra or "")
@@ -176,6 +186,18 @@ class Object:
 
 
 @dataclass(frozen=True)
+class Membership:
+    """A role's membership in a group, as one grantor gave it; from PostgreSQL 16 on, several can."""
+
+    group: str
+    inherit: bool
+    become: bool  # by SET ROLE
+    admin: bool  # may make others members
+    grantor: str
+    may_revoke: bool  # whether the user may, in the grantor's name
+
+
+@dataclass(frozen=True)
 class Role:
     """A role as the catalogs have it."""
 
@@ -186,8 +208,9 @@ class Role:
     limit: int  # of connections; -1: none
     expires: str | None
     settings: Mapping[str, str]
+    overrides: tuple[tuple[str, str], ...]  # (database, setting) where another value of a setting holds
     comment: str
-    memberships: Mapping[str, tuple[bool, bool, bool]]  # group -> (inherit, set, admin)
+    memberships: tuple[Membership, ...]
     owns: tuple[str, ...]  # descriptions of objects, in this database and in others
     elsewhere: tuple[Mapping[str, Any], ...]  # `what` else it has privileges on, and how to `revoke` them, where known
     sessions: int
@@ -236,7 +259,9 @@ def rights(lines: Iterable[str]) -> Rights:
     objects = tuple(
         Object(item["kind"], item["name"], item["schema"], item["owner"])
         for item in facts["objects"]
-        if item["kind"] in ("SCHEMA", "TABLE", "SEQUENCE", "ROUTINE") and (item["schema"] in SCHEMAS or item["name"] == TABLE)
+        if item["ours"]
+        and item["kind"] in ("SCHEMA", "TABLE", "SEQUENCE", "ROUTINE")
+        and (item["schema"] in SCHEMAS or item["name"] == TABLE)
     )
     # A default that was changed has a row; without one, everybody may run routines and use types.
     defaults = [item for item in facts["objects"] if item["kind"] == "DEFAULT"]
@@ -252,11 +277,17 @@ def rights(lines: Iterable[str]) -> Rights:
 
 
 def _role(name: str, facts: Mapping[str, Any]) -> Role:
-    memberships: dict[str, tuple[bool, bool, bool]] = {}
-    for row in facts["memberships"]:  # one for each grantor; the options add up
-        options = (row.get("inherit_option", True), row.get("set_option", True), row["admin_option"])
-        before = memberships.get(row["group"], (False, False, False))
-        memberships[row["group"]] = (before[0] or options[0], before[1] or options[1], before[2] or options[2])
+    memberships = tuple(
+        Membership(
+            row["group"],
+            row.get("inherit_option", True),
+            row.get("set_option", True),
+            row["admin_option"],
+            row["by"],
+            bool(row["may_revoke"]),
+        )
+        for row in facts["memberships"]
+    )
     return Role(
         name=name,
         login=facts["login"],
@@ -265,6 +296,7 @@ def _role(name: str, facts: Mapping[str, Any]) -> Role:
         limit=facts["limit"],
         expires=facts["expires"],
         settings=dict(setting.split("=", 1) for setting in facts["settings"] or ()),
+        overrides=tuple((database, setting) for database, setting in facts["overrides"]),
         comment=facts["comment"] or "",
         memberships=memberships,
         owns=tuple(facts["owns"]),
@@ -303,8 +335,7 @@ def designed(seen: Rights) -> set[Grant]:
 def missing(seen: Rights) -> list[str]:
     """What stands otherwise than the migration of the design left it, as sentences; to run it again mends that."""
     found = [f"{item.kind.lower()} {item.name} belongs to {item.owner}, not to {OWNER}" for item in misowned(seen)]
-    has = {replace(grant, grantable=False) for grant in seen.grants}
-    found += [f"{grant.grantee} lacks {grant.privilege} on {grant.where}" for grant in designed(seen) - has]
+    found += [f"{grant.grantee} lacks {grant.privilege} on {grant.where}" for grant in designed(seen) - _plain(seen)]
     found += [f"PUBLIC has {grant.privilege} on {grant.where}" for grant in seen.grants & _HARD_WIRED]
     return sorted(found)
 
@@ -329,32 +360,45 @@ def extras(seen: Rights, logins: Iterable[str]) -> list[Extra]:
     """
     wanted = designed(seen)
     of_logins = {grant for name in logins for grant in of_login(seen, name)}
-
-    def is_extra(grant: Grant) -> bool:
-        if grant in wanted or grant in of_logins or grant.grantee == OWNER or grant in _HARD_WIRED:
-            return False
-        if grant.grantee == PUBLIC:
-            return grant.kind not in ("ROUTINE", "DEFAULT") or grant.schema in SCHEMAS
-        if grant.grantee in (WRITER, READER):
-            spoken_of = grant.schema in SCHEMAS or grant.name == TABLE or grant.kind == "DATABASE"
-            return spoken_of or grant.grantable or (grant.kind == "SCHEMA" and grant.schema == "public")
-        return True
-
+    beyond = {grant for grant in seen.grants - wanted - of_logins if _is_beyond(grant)}
     found = []
-    for grant in sorted(filter(is_extra, seen.grants), key=lambda grant: (grant.grantee, grant.where, grant.privilege)):
-        designed_without = replace(grant, grantable=False) in wanted | of_logins
+    for grant in sorted(beyond, key=lambda grant: (grant.grantee, grant.where, grant.privilege)):
+        plain = replace(grant, grantable=False)
+        without = plain in wanted | of_logins or not _is_beyond(plain)
         what = f"{grant.grantee} has {grant.privilege} on {grant.where}"
         what += ", with the right to grant it" if grant.grantable else ""
-        found.append(Extra(what, (grant.statement("REVOKE GRANT OPTION FOR" if designed_without else "REVOKE"),)))
+        found.append(Extra(what, (grant.statement("REVOKE GRANT OPTION FOR" if without else "REVOKE"),)))
     return found
+
+
+def lacking(seen: Rights, name: str) -> list[Grant]:
+    """What a login role is to hold itself, and doesn't."""
+    return sorted(of_login(seen, name) - _plain(seen), key=lambda grant: (grant.where, grant.privilege))
+
+
+def _plain(seen: Rights) -> set[Grant]:
+    return {replace(grant, grantable=False) for grant in seen.grants}
+
+
+def _is_beyond(grant: Grant) -> bool:
+    """Whether the design has something against a privilege that it doesn't grant."""
+    if grant.grantee == OWNER or grant in _HARD_WIRED:
+        return False
+    if grant.grantee == PUBLIC and grant.kind == "DEFAULT":  # the server itself writes down the hard-wired ones of any role
+        return grant.schema in SCHEMAS or grant.extra == OWNER or grant.name not in ("f", "T")
+    if grant.grantee in (WRITER, READER):
+        spoken_of = grant.schema in SCHEMAS or grant.schema is None or grant.name == TABLE  # no schema: the database, or all
+        system = (grant.schema or "").startswith("pg_") or grant.schema == "information_schema"
+        return spoken_of or system or grant.grantable or (grant.kind == "SCHEMA" and grant.schema == "public")
+    return True
 
 
 def of_login(seen: Rights, name: str) -> set[Grant]:
     """What a login role is to hold itself: CONNECT, and before PostgreSQL 16 all that the writers' group has."""
     own = {Grant("DATABASE", _database(seen), None, None, name, "CONNECT")}
     if seen.direct:
-        beyond = {grant for grant in seen.grants if grant.grantee == WRITER and grant.schema not in SCHEMAS}
-        own |= {replace(grant, grantee=name) for grant in designed(seen) | beyond if grant.grantee == WRITER}
+        granted = designed(seen) | {grant for grant in _plain(seen) if not _is_beyond(grant)}
+        own |= {replace(grant, grantee=name) for grant in granted if grant.grantee == WRITER}
     return own
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ class Destinations:
         )
         if result.code != 0:
             what = "can't be written" if verb == "set" else "can't be reached"
-            raise OpsError(f"{self._github} {what}: {result.err.strip() or f'gh ended with {result.code}'}", _LOGIN_HINT)
+            hint = _LOGIN_HINT if self.repo else f"{_LOGIN_HINT}; --repo OWNER/NAME names another repository than this folder's"
+            raise OpsError(f"{self._github} {what}: {result.err.strip() or f'gh ended with {result.code}'}", hint)
 
 
 def destinations(
@@ -146,11 +148,21 @@ def push(dsn: Dsn, destinations: Destinations, console: Console) -> None:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise UsageError(f"--secrets-file {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise UsageError(f"--secrets-file {path}: there is no folder {path.parent}")
-    if path.exists():
+    try:
+        real = path.resolve()
+        if real.is_symlink():  # Python 3.13 and newer
+            raise RuntimeError
+        there = real.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: older ones
+        reason = error.strerror if isinstance(error, OSError) else "its symbolic links lead round in a circle"
+        raise UsageError(f"--secrets-file {path}: {reason}") from None
+    if there and not real.is_file():  # a pipe would be waited for, and /dev/null replaced
+        raise UsageError(f"--secrets-file {path}: it is {'a folder' if real.is_dir() else 'no regular file'}")
+    if not real.parent.is_dir():
+        raise UsageError(f"--secrets-file {path}: there is no folder {real.parent}")
+    if not os.access(real.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--secrets-file {path}: you may not write into the folder {real.parent}")
+    if there:
         _read(path)
 
 
@@ -175,12 +187,13 @@ def set_in_file(path: Path, name: str, value: Secret) -> None:
     before = _read(path) if path.exists() else ""
     end = "\r\n" if "\r\n" in before else "\n"
     line = f"{name}={value.reveal()}{end}"
-    parts, placed = [], False
+    parts, placed = ["\ufeff" if before.startswith("\ufeff") else ""], False  # which the parser drops
     for binding in parse_stream(io.StringIO(before)):
         text = binding.original.string
         if binding.key == name:
-            lead = re.match(r"\s*(?:export[^\S\r\n]+)?", text)
-            text = "" if placed else (lead.group() if lead else "") + line
+            lead = re.match(r"((?:\s*[\r\n])?)[^\S\r\n]*(?:export[^\S\r\n]+)?", text)
+            assert lead is not None  # it may be empty
+            text = lead.group(1) if placed else lead.group() + line  # the blank lines above a second one stay
             placed = True
         parts.append(text)
     whole = "".join(parts)

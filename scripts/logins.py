@@ -7,20 +7,22 @@ There are two of them, NAME and NAME_b, of which one is in use and the other res
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scripts import grants, settings
 from scripts.errors import UsageError
-from scripts.grants import MAINTENANCE, READER, WRITER, Extra, Rights, Role, identifier
+from scripts.grants import MAINTENANCE, READER, WRITER, Extra, Membership, Rights, Role, identifier
 from scripts.ledger import literal
 from scripts.secret import Secret
+from scripts.shell import quoted
 
 SECOND = "_b"  # what the second login role's name ends with
 # Settings of the role, which stand in for what an application forgets; times as PostgreSQL writes them.
 TIMEOUTS = {"statement_timeout": "60s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
 _UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
 DEFAULT_USER = settings.DEFAULT_APP_USER
+_OF_SERVER = ("pg_parameter_acl", "pg_tablespace")  # catalogs of what no migration grants to a group
 _NAME_LIMIT = 63  # bytes of a name in PostgreSQL (NAMEDATALEN - 1); a longer one is cut off
 
 
@@ -37,6 +39,15 @@ class Wanted:
         """The two login roles."""
         return self.user, self.user + SECOND
 
+    def flags(self) -> Iterator[str]:
+        """The flags that ask for the same again, as a shell takes them."""
+        if self.user != DEFAULT_USER:
+            yield f"--backtest-service-user {quoted(self.user)}"
+        if self.limit is not None:
+            yield f"--connection-limit {self.limit}"
+        for setting, value in self.timeouts.items():
+            yield f"--{_flag(setting)} {quoted(value)}"
+
 
 @dataclass(frozen=True)
 class Change:
@@ -52,11 +63,14 @@ def wanted(user: str, limit: str | None, timeouts: Mapping[str, str | None]) -> 
     if limit is not None and not re.fullmatch(r"[1-9]\d{0,5}", limit):
         raise UsageError(f"--connection-limit {limit}: not a number of connections", "write it as 20")
     for setting, value in timeouts.items():
-        flag = setting.replace("_session", "").replace("_", "-")
         if value is not None and not 0 <= milliseconds(value) < 2**31:
-            raise UsageError(f"--{flag} {value}: not a time", "write it as 30s, 500ms, 2min, or 0 for none")
+            raise UsageError(f"--{_flag(setting)} {value}: not a time", "write it as 30s, 500ms, 2min, or 0 for none")
     given = {setting: value for setting, value in timeouts.items() if value is not None}
     return Wanted(user=user, limit=int(limit) if limit else None, timeouts=given)
+
+
+def _flag(setting: str) -> str:
+    return setting.replace("_session", "").replace("_", "-")
 
 
 def _check_name(user: str) -> None:
@@ -123,7 +137,7 @@ def changes(seen: Rights, name: str, wanted: Wanted, *, scram: str | None = None
     for setting, value in _timeouts(role, model, wanted).items():
         found.append(Change(f"set {setting} of {name} to {value}", (f"ALTER ROLE {who} SET {setting} = {literal(value)}",)))
     found += _membership(seen, name, role)
-    lacking = sorted(grants.of_login(seen, name) - seen.grants, key=lambda grant: (grant.where, grant.privilege))
+    lacking = grants.lacking(seen, name)
     for grant in (grant for grant in lacking if grant.kind == "DATABASE"):
         found.append(Change(f"grant {grant.privilege} on {grant.where} to {name}", (grant.statement("GRANT"),)))
     given = tuple(grant.statement("GRANT") for grant in lacking if grant.kind != "DATABASE")
@@ -184,15 +198,30 @@ def _timeouts(role: Role | None, model: Role | None, wanted: Wanted) -> dict[str
 def _membership(seen: Rights, name: str, role: Role | None) -> list[Change]:
     if seen.direct:
         return []
-    has = role.memberships.get(WRITER) if role else None
+    has = [given for given in role.memberships if given.group == WRITER] if role else []
     found = []
-    if has is None or has[:2] != (True, False):
+    if not any(given.inherit for given in has):
         statement = f"GRANT {WRITER} TO {identifier(name)} WITH INHERIT TRUE, SET FALSE"
         found.append(Change(f"make {name} a member of {WRITER}, without the right to become it", (statement,)))
-    if has and has[2]:
-        statement = f"REVOKE ADMIN OPTION FOR {WRITER} FROM {identifier(name)}"
-        found.append(Change(f"take from {name} the right to add members to {WRITER}", (statement,)))
+    for given in (given for given in has if given.may_revoke):
+        if given.become:
+            statement = _revoke(seen, name, given, "SET OPTION FOR ")
+            found.append(Change(f"take from {name} the right to become {WRITER}", (statement,)))
+        if given.admin:
+            statement = _revoke(seen, name, given, "ADMIN OPTION FOR ")
+            found.append(Change(f"take from {name} the right to add members to {WRITER}", (statement,)))
     return found
+
+
+def _revoke(seen: Rights, name: str, given: Membership, option: str = "") -> str:
+    """Takes a membership, or an option of it, with what was made of it; from 16 on, in the name of the one who granted it.
+
+    Where that isn't allowed, it is the statement for a superuser, whose own grants are meant then; others get a warning.
+    """
+    statement = f"REVOKE {option}{identifier(given.group)} FROM {identifier(name)}"
+    if seen.direct or not given.may_revoke:
+        return statement
+    return f"{statement} GRANTED BY {identifier(given.grantor)} CASCADE"
 
 
 def extras(seen: Rights, names: Iterable[str]) -> list[Extra]:
@@ -208,13 +237,23 @@ def extras(seen: Rights, names: Iterable[str]) -> list[Extra]:
             found.append(Extra(f"{name} is {attribute.upper()}", (f"ALTER ROLE {who} NO{attribute.upper()}",)))
         if name == grants.OWNER:
             continue
-        for group in role.memberships:
-            if name in (WRITER, READER) or group != WRITER or seen.direct:
-                found.append(Extra(f"{name} is a member of {group}", (f"REVOKE {identifier(group)} FROM {who}",)))
-        for owned in role.owns if name not in (WRITER, READER) else ():
+        for given in role.memberships:
+            if name in (WRITER, READER) or given.group != WRITER or seen.direct:
+                found.append(Extra(f"{name} is a member of {given.group}", (_revoke(seen, name, given),)))
+            elif not given.may_revoke and (given.become or given.admin):
+                options = (("become", "SET", given.become), ("add members to", "ADMIN", given.admin))
+                what = " and ".join(verb for verb, _, has in options if has)
+                statements = tuple(_revoke(seen, name, given, f"{word} OPTION FOR ") for _, word, has in options if has)
+                found.append(Extra(f"{name} may {what} {given.group}, as {given.grantor} granted", statements))
+        for owned in role.owns:
             found.append(Extra(f"{name} owns {owned}", () if "of the database" in owned else _reassign(seen, name)))
-        for other in role.elsewhere if name in names else ():
-            found.append(Extra(f"{name} has privileges on {other['what']}", (other["revoke"],) if other["revoke"] else ()))
+        for where, setting in role.overrides if name in names else ():
+            if setting in TIMEOUTS:
+                what = f"{name} has a {setting} of its own in the database {where}"
+                found.append(Extra(what, (f"ALTER ROLE {who} IN DATABASE {identifier(where)} RESET {setting}",)))
+        for other in role.elsewhere:
+            if name in names or other["kind"] in _OF_SERVER or (other["kind"], name) == ("pg_database", WRITER):
+                found.append(Extra(f"{name} has privileges on {other['what']}", (other["revoke"],) if other["revoke"] else ()))
     for database in seen.databases:
         if database["open"] and database["may_close"] and database["name"] not in MAINTENANCE:
             found.append(

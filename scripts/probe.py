@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from scripts.console import Console
 from scripts.dsn import TLS_MODES, Dsn
 from scripts.grants import GROUPS, OWNER, SCHEMAS, Rights, identifier
 from scripts.ledger import TABLE, literal
+from scripts.logins import Wanted
 from scripts.psql import Session
 from scripts.secret import Secret
 from scripts.target import Target, Unreachable
@@ -47,6 +49,14 @@ def app_dsn(admin: Dsn, user: str, password: Secret, *, tls: bool) -> Dsn:
     if tls and params.get("sslmode") not in TLS_MODES:
         params["sslmode"] = "require"
     return Dsn({"user": user, **params}, password)
+
+
+def conceal(console: Console, target: Target, wanted: Wanted, password: Secret) -> None:
+    """Has the console keep back what an application's DSN of this run can be, new or at hand, before anything is printed."""
+    found = target.app()
+    at_hand = [found[0]] if found else []
+    new = [app_dsn(target.dsn, name, password, tls=tls) for name in wanted.names for tls in (True, False)]
+    console.conceal(*(secret for dsn in (*new, *at_hand) for secret in (dsn.password, dsn.uri())))
 
 
 def attempts(seen: Rights) -> Iterator[Attempt]:

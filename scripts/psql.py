@@ -320,6 +320,7 @@ class Session:
                 self._on_message(message)
         # What the server said last, before psql's own "connection to server was lost".
         error = next((error for error in reversed(errors) if error.sqlstate), errors[-1] if errors else None)
+        self._connected |= error is not None and error.sqlstate != ""  # an answer of the server to what it was asked
         text = " ".join([error.text, *(line.strip() for line in error.extra)]) if error else f"psql ended with exit code {code}"
         if not self._connected:
             text = "\n".join(line.removeprefix("psql: error: ").strip() for line in said) or text

@@ -65,11 +65,12 @@ class _Runner:
         self.target = target
         self.options = options
         self.console = console
-        self.again = " ".join(filter(None, ["invoke roles", target.flags, *options.destinations.flags()]))
+        words = ["invoke roles", target.flags, *options.wanted.flags(), *options.destinations.flags()]
+        self.again = " ".join(filter(None, words))
         self.result = _Result()
-        # Made before anything is printed, so that nothing can be printed of it.
+        # Known before anything is printed, so that nothing of them can be.
         self.password = options.password[0] if options.password else secret.generate()
-        console.conceal(self.password)
+        probe.conceal(console, target, options.wanted, self.password)
 
     def run(self) -> ExitCode:
         options = self.options
@@ -81,6 +82,7 @@ class _Runner:
             options.destinations.check()
         self.console.say(f"target: {self.target.dsn}")
         for last in (False, False, True):
+            self.result = _Result()
             try:
                 self.target.ask(self._work, wait=options.wait, on_message=lambda message: self.console.note(f"  {message.text}"))
                 break
@@ -122,17 +124,15 @@ class _Runner:
             self.result.dsn = known
             return None
         self.result.dsn = self._dsn(seen, name, self.password)
-        if self.options.password and name in seen.roles and seen.roles[name].login:
-            self.console.conceal(self.result.dsn.uri())
-            if probe.connects(self.target, self.result.dsn):
-                return None
+        can_log_in = name in seen.roles and seen.roles[name].login
+        if self.options.password and can_log_in and probe.connects(self.target, self.result.dsn):
+            return None  # it is the given one already
         if not self.options.password and not self.options.destinations and not self.options.plan_only:
             raise UsageError(
                 f"a new password of {name} would be known to nobody",
                 f"say where its DSN goes: --secrets-file PATH, --github-secret {VARIABLE} or --emit-secrets; or give a password "
                 "(POSTGRES_BACKTEST_SERVICE_PASSWORD); or --keep-password",
             )
-        self.console.conceal(self.result.dsn.uri())
         return logins.verifier(name, self.password)
 
     def _dsn(self, seen: Rights, name: str, password: Secret) -> Dsn:
@@ -146,7 +146,6 @@ class _Runner:
         if found is None:
             return None
         dsn, origin = found
-        self.console.conceal(dsn.password, dsn.uri())
         if not dsn.same_database(self.target.dsn) or dsn.params["user"] not in names:
             self.result.notes.append(f"{origin} is {dsn}, which is not {' or '.join(names)} of this database")
             return None
@@ -197,11 +196,13 @@ class _Runner:
                 self._did(change.what)
             seen = self._observe(session)
         if self.options.revoke_extra:
-            for extra in logins.extras(seen, self.options.wanted.names):
-                if extra.statements:
-                    session.query(f"BEGIN; {'; '.join(extra.statements)}; COMMIT")
-                    self._did(f"took away: {extra.what}")
+            before = logins.extras(seen, self.options.wanted.names)
+            access.take_away(session, before)
             seen = self._observe(session)
+            left = {extra.what for extra in logins.extras(seen, self.options.wanted.names)}
+            for extra in before:
+                if extra.what not in left:
+                    self._did(f"took away: {extra.what}")
         if not self.result.done:
             self.console.say(f"nothing to do: {' and '.join(names)} of {seen.database} as designed")
         self._check(session, seen, names)
@@ -220,7 +221,7 @@ class _Runner:
         result.problems += [extra.what for extra in extras]
         if self.options.revoke_extra:  # what is left was granted by somebody else, who alone can take it back
             statements = "; ".join(statement for extra in extras for statement in extra.statements)
-            result.next = f"a superuser runs: {statements};" if statements else ""
+            result.next = f"a superuser, or who granted it, runs: {statements};" if statements else ""
         elif extras:
             result.next = f"{self.again} --keep-password --revoke-extra takes away what is beyond the design"
         result.notes += logins.out_of_reach(seen)

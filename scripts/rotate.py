@@ -6,13 +6,14 @@ says. So a run that was cut off is gone on with by running it again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from scripts import access, lock, logins, probe, secret
+from scripts import access, lock, logins, probe, secret, settings
 from scripts.console import Console
 from scripts.dsn import Dsn
 from scripts.errors import OpsError, Pending, UsageError
@@ -106,7 +107,8 @@ class _Runner:
         user = options.wanted.user
         named = f"--backtest-service-user {user}" if user != logins.DEFAULT_USER else ""
         self.base = " ".join(filter(None, ["invoke rotate", target.flags, named]))
-        self.again = " ".join([self.base, *options.destinations.flags()])
+        part = ["--finish"] if options.finish else ["--abort"] if options.abort else []
+        self.again = " ".join([self.base, *part, *options.destinations.flags()])
         self.emitted: Dsn | None = None
 
     def run(self) -> None:
@@ -134,7 +136,10 @@ class _Runner:
 
     def _observe(self, session: Session) -> tuple[Rights, State]:
         seen = access.observe(session, self.options.wanted, f"invoke roles {self.target.flags}".rstrip())
-        return seen, state(seen, self.options.wanted, self._in_use())
+        in_use, live = self._in_use(), logins.active(seen, self.options.wanted.names)
+        if (self.options.finish or self.options.abort) and len(live) == 1:
+            in_use = None  # done already, whatever DSN is still at hand
+        return seen, state(seen, self.options.wanted, in_use)
 
     def _locked(self, session: Session) -> tuple[Rights, State]:
         lock.acquire(session, wait=self.options.lock_wait, again=self.again, note=self.console.note)
@@ -167,7 +172,8 @@ class _Runner:
                 f"say where it goes: --secrets-file PATH, --github-secret {VARIABLE} or --emit-secrets",
             )
         seen, now = self._locked(session)
-        if now.stage is Stage.PREPARED and self._is_used(session, now.new):
+        known = self._delivered(seen, now.new) if now.stage is Stage.PREPARED else None
+        if now.stage is Stage.PREPARED and known is None and self._is_used(session, now.new):
             self._comment(session, now.new, _HANDED_OVER)
             now = State(Stage.HANDED_OVER, now.old, now.new)
         if now.stage is Stage.HANDED_OVER:
@@ -175,9 +181,9 @@ class _Runner:
                 f"a rotation is under way: the DSN of {now.new} was handed over, and {now.old} can still log in",
                 f"deploy it, then: {self.base} --finish; to begin anew: {self.base} --abort",
             )
-        dsn = probe.app_dsn(self.target.dsn, now.new, self.password, tls=seen.tls)
+        dsn = known or probe.app_dsn(self.target.dsn, now.new, self.password, tls=seen.tls)
         self.console.conceal(dsn.uri())
-        scram = logins.verifier(now.new, self.password)
+        scram = None if known else logins.verifier(now.new, self.password)
         changes = logins.changes(seen, now.new, self.options.wanted, scram=scram, like=now.old)
         changes.append(Change(f"note that {now.new} is being rotated in", (_commented(now.new, _PREPARED),)))
         access.apply(session, changes)
@@ -198,17 +204,34 @@ class _Runner:
         self.console.say(f"{now.old} goes on until the new DSN is deployed; then: {self.base} --finish")
         self._document(State(Stage.HANDED_OVER, now.old, now.new))
 
+    def _delivered(self, seen: Rights, name: str) -> Dsn | None:
+        """The new role's DSN, where a run that was cut off has put it already: somebody may have read it there."""
+        found = [self._in_use()]
+        if self.options.destinations.secrets_file is not None:
+            with contextlib.suppress(UsageError):  # none in it yet, or none that can be meant
+                file = settings.app_dsn(settings.sources(str(self.options.destinations.secrets_file), env={}))
+                found.append(file[0] if file else None)
+        for dsn in found:
+            if dsn is not None and dsn.same_database(self.target.dsn) and dsn.params["user"] == name:
+                self.console.conceal(dsn.password, dsn.uri())
+                again = probe.app_dsn(self.target.dsn, name, dsn.password, tls=seen.tls)
+                if probe.connects(self.target, again):
+                    return again
+        return None
+
     def _is_used(self, session: Session, name: str) -> bool:
-        """Whether a role that was made ready by a run which was cut off is in somebody's hands already."""
-        in_use = self._in_use()
-        if in_use is not None and in_use.params["user"] == name and probe.connects(self.target, in_use):
-            return True
+        """Whether anybody uses the role, as far as a glance can tell."""
         until = time.monotonic() + _GLANCE
-        return not self._quiet(session, name, _GLANCE, until, lambda pids: None)
+        while not self._pids(session, name):
+            if time.monotonic() > until:
+                return False
+            time.sleep(_POLL)
+        return True
 
     def _finish(self, session: Session, now: State) -> None:
         if now.stage is Stage.SETTLED:
-            self.console.say(f"nothing to do: {now.old} is the one in use, and {now.new} can't log in")
+            closed = self._terminate(session, now.new)
+            self.console.say(f"{'' if closed else 'nothing to do: '}{now.old} is the one in use, and {now.new} can't log in")
             self._document(now)
             return
         if now.stage is Stage.PREPARED:
@@ -226,35 +249,26 @@ class _Runner:
         used = bool(self._pids(session, now.new))
         until = time.monotonic() + self.options.deadline
         if not self._quiet(session, now.old, self.options.quiet, until, tell) and not self.options.terminate:
-            raise Pending(
-                f"{now.old} is still in use after {self.options.deadline:g} s; nothing was changed:\n"
-                + "\n".join(f"  {line}" for line in self._who(session, now.old)),
-                f"see that the deployment is through, then: {self.base} --finish; --terminate closes what is left",
-            )
+            raise self._still_used(session, now.old, f"still in use after {self.options.deadline:g} s")
         if not used and not self._pids(session, now.new):
             self.console.note(f"warning: nobody was seen using {now.new}; is its DSN deployed?")
         _, again = self._locked(session)
         if again != now:
             raise OpsError("somebody else changed the rotation meanwhile", f"{self.base} --plan shows where it stands")
+        if not self.options.terminate and self._pids(session, now.old):  # it may have come back while we waited for the lock
+            raise self._still_used(session, now.old, "in use again")
         self._rest(session, now.old, keep=now.new)
-        if self.options.terminate:
-            closed = self._terminate(session, now.old)
-            self.console.say(f"  close {closed} connections of {now.old}")
+        self._terminate(session, now.old)
         self.console.say(f"rotated: {now.new} is the one in use")
         self._document(State(Stage.SETTLED, now.new, now.old))
 
     def _abort(self, session: Session) -> None:
         _, now = self._locked(session)
         if now.stage is Stage.SETTLED:
+            self._terminate(session, now.new)
             self.console.say(f"nothing to do: no rotation is under way, {now.old} is the one in use")
             self._document(now)
             return
-        if not self.options.terminate and not self._quiet(session, now.new, _GLANCE, time.monotonic() + _GLANCE, lambda _: None):
-            raise OpsError(
-                f"{now.new} is in use already, so the way is forward:\n"
-                + "\n".join(f"  {line}" for line in self._who(session, now.new)),
-                f"{self.base} --finish; or {self.base} --abort --terminate, which closes those connections",
-            )
         in_use = self._in_use()
         former = in_use if in_use is not None and in_use.params["user"] == now.old else None
         if any(self.options.destinations.flags()) and former is None:
@@ -262,12 +276,23 @@ class _Runner:
                 f"the former DSN, of {now.old}, is not at hand to be put back; nothing was changed",
                 f"give it in {VARIABLE}, or leave the destination away and put it back yourself",
             )
+        put_back = former if self.options.destinations else None
+        if put_back is not None and not probe.connects(self.target, put_back):
+            raise OpsError(
+                f"the DSN at hand, {put_back}, doesn't let anybody in, so it can't be put back; nothing was changed",
+                f"give the one that does in {VARIABLE}, or leave the destination away and put it back yourself",
+            )
+        if not self.options.terminate and self._is_used(session, now.new):
+            raise OpsError(
+                f"{now.new} is in use already, so the way is forward:\n"
+                + "\n".join(f"  {line}" for line in self._who(session, now.new)),
+                f"{self.base} --finish; or {self.base} --abort --terminate, which closes those connections",
+            )
+        if put_back is not None:
+            self._deliver(put_back)  # first, so that no destination ever holds a DSN that is void
         self._rest(session, now.new, keep=now.old)
-        if self.options.terminate:
-            self._terminate(session, now.new)
-        if former is not None:
-            self._deliver(former)
-        elif now.stage is Stage.HANDED_OVER:
+        self._terminate(session, now.new)
+        if put_back is None and now.stage is Stage.HANDED_OVER:
             self.console.note(f"warning: the DSN that was handed over, of {now.new}, is void: put the one of {now.old} back")
         self.console.say(f"aborted: {now.old} is the one in use")
         self._document(State(Stage.SETTLED, now.old, now.new))
@@ -294,7 +319,7 @@ class _Runner:
             if pids:
                 tell(pids)
                 since = now
-            if now - since >= seconds:
+            elif now - since >= seconds:
                 return True
             if now > until:
                 return False
@@ -305,6 +330,13 @@ class _Runner:
         return [
             int(line) for line in session.query(f"SELECT pid FROM pg_catalog.pg_stat_activity WHERE usename = {literal(name)}")
         ]
+
+    def _still_used(self, session: Session, name: str, how: str) -> Pending:
+        who = self._who(session, name) or [f"nobody at this moment, but it wasn't out of use for {self.options.quiet:g} s on end"]
+        return Pending(
+            f"{name} is {how}; nothing was changed:\n" + "\n".join(f"  {line}" for line in who),
+            f"see that the deployment is through, then: {self.base} --finish; --terminate closes what is left",
+        )
 
     @staticmethod
     def _who(session: Session, name: str) -> list[str]:
@@ -319,11 +351,15 @@ class _Runner:
         return found
 
     def _terminate(self, session: Session, name: str) -> int:
-        """Closes the role's sessions. The right to do so comes with a membership that is rolled back again."""
+        """Closes the role's sessions under --terminate. The right to do so comes with a membership that is rolled back again."""
+        if not (self.options.terminate and self._pids(session, name)):
+            return 0
         terminate = (
             f"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = {literal(name)}"
         )
-        return len(session.query(f"BEGIN; GRANT {identifier(name)} TO CURRENT_USER; {terminate}; ROLLBACK"))
+        closed = len(session.query(f"BEGIN; GRANT {identifier(name)} TO CURRENT_USER; {terminate}; ROLLBACK"))
+        self.console.say(f"  close {closed} connections of {name}")
+        return closed
 
     def _document(self, now: State) -> None:
         facts = {"target": str(self.target.dsn), "stage": now.stage.value, "in_use": now.old, "other": now.new}

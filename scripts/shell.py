@@ -171,17 +171,32 @@ class Attached:
     def __init__(self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path | None = None) -> None:  # noqa: ARG002
         # `cwd` is for programs of ours; somebody at a terminal names files from where he is.
         before = signal.signal(signal.SIGINT, lambda *_: None)
+        process = None
         try:
-            self._popen = subprocess.Popen([str(word) for word in argv], env=dict(env))
-            self.code = self._popen.wait()
+            with uninterrupted():
+                process = subprocess.Popen([str(word) for word in argv], env=dict(env))
+            self.code = process.wait()
         except OSError as error:
             raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
         except BaseException:  # SIGTERM
-            self._popen.terminate()
-            self._popen.wait()
+            if process is not None:
+                with uninterrupted():
+                    self._end(process)
             raise
         finally:
             signal.signal(signal.SIGINT, before)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        # First as Ctrl-C: a psql that merely dies leaves its statement running on the server.
+        steps = ([] if WINDOWS else [(signal.SIGINT, 1.0)]) + [(signal.SIGTERM, 5.0)]
+        for number, seconds in steps:
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+                return
+        process.kill()
+        process.wait()
 
     def close(self, timeout: float) -> int:  # noqa: ARG002
         """The exit code; there is nothing left to end."""
@@ -193,9 +208,13 @@ def write_private(path: Path, text: str) -> None:
     new = path.with_name(f"{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-    new.replace(path)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        new.replace(path)
+    except BaseException:  # a full disk, say: what is half written may hold a secret
+        new.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -132,11 +132,11 @@ def resolve(
         address, origin, flags = running.dsn, "--local", ["--local"]
         app_file = Path(running.app_file)
     else:
-        if dsn and dsn != "-":
-            console.note("warning: other users of this machine can read the DSN in --dsn; `--dsn -` reads it from stdin")
         address, origin = settings.resolve_dsn(dsn, found)
         flags = ["--dsn -"] if dsn else []
     console.conceal(address.password, address.uri())
+    if dsn and dsn != "-":
+        console.note("warning: other users of this machine can read the DSN in --dsn; `--dsn -` reads it from stdin")
     flags += [f"--env-file {quoted(env_file)}"] if env_file else []
     flags += [f"--psql {mode.value}"] if mode is not Mode.AUTO else []
     return Target(

@@ -258,6 +258,10 @@ EXTRAS = {
     ),
     "a membership": ("GRANT serving_owner TO {app}", "{app} is a member of serving_owner"),
     "an attribute": ("ALTER ROLE {app} CREATEROLE", "{app} is CREATEROLE"),
+    "a setting": (
+        "ALTER ROLE {app} IN DATABASE {database} SET statement_timeout = 0",
+        "{app} has a statement_timeout of its own in the database {database}",
+    ),
     "temporary tables": ("GRANT TEMPORARY ON DATABASE {database} TO {app}", "{app} has TEMPORARY on database {database}"),
 }
 
@@ -293,7 +297,7 @@ def test_what_a_superuser_granted_stays_named_with_the_statement_that_only_a_sup
     else:
         assert result.returncode == 3
         assert f"{app.user} is a member of serving_owner" in result.stdout
-        assert f'next:  a superuser runs: REVOKE "serving_owner" FROM "{app.user}";' in result.stderr
+        assert f'next:  a superuser, or who granted it, runs: REVOKE "serving_owner" FROM "{app.user}";' in result.stderr
 
 
 def test_what_is_missing_is_named_and_mended(tables: App) -> None:

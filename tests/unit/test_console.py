@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from scripts.console import Console
+from scripts.dsn import Dsn
 from scripts.errors import OpsError, UsageError
+from scripts.secret import Secret
 
 
 class Terminal(io.StringIO):
@@ -19,10 +25,10 @@ class Terminal(io.StringIO):
 class Screen:
     """A console and what it wrote."""
 
-    def __init__(self, *, as_json: bool = False, terminal: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, terminal: bool = False, in_actions: bool = False) -> None:
         self._out: io.StringIO = Terminal() if terminal else io.StringIO()
         self._err = io.StringIO()
-        self.console = Console(as_json=as_json, out=self._out, err=self._err)
+        self.console = Console(as_json=as_json, in_actions=in_actions, out=self._out, err=self._err)
 
     @property
     def out(self) -> str:
@@ -103,3 +109,175 @@ def test_on_a_terminal_a_bar_shows_the_current_item_and_lines_stand_above_it() -
     assert "a [note] above" in screen.out
     assert screen.out.endswith("after\n")
     assert screen.err == ""
+
+
+# Secrets.
+
+PASSWORDS = [
+    "true",
+    "error",
+    '"',
+    "'" * 4,
+    '{"error": 1}',
+    "p@ss/w%rd",
+    "a'b",
+    "back\\slash",
+    "größe🔑",
+    "trailing  ",
+    "hint",
+    "x" * 40,
+]
+ENCODED = "p%r\rd\n:/@"
+
+
+def dsn(password: str) -> Dsn:
+    return Dsn({"user": "me", "host": "db", "dbname": "d"}, Secret(password))
+
+
+def written(password: str) -> list[str]:
+    """A password and its DSN as a text may have them."""
+    return [
+        form
+        for secret in (password, dsn(password).uri().reveal())
+        for form in (
+            secret,
+            quote(secret, safe=""),
+            json.dumps(secret)[1:-1],
+            json.dumps(secret, ensure_ascii=False)[1:-1],
+            secret.replace("'", "''"),
+            base64.b64encode(secret.encode()).decode().rstrip("="),
+        )
+    ]
+
+
+def say_all(console: Console, text: str) -> None:
+    """Has everything printed that a console can print, with this text in it."""
+    console.say(f"said {text}")
+    console.note(f"noted {text}")
+    console.table([["a", text], [text, "b"], [f"{text} and more", text]])
+    with console.progress(1) as advance:
+        advance("", f"under way {text}")
+        console.note(f"noted above {text}")
+        advance(f"done {text}", f"then {text}")
+    console.failure(OpsError(f"failed {text}", f"do {text}", {"applied": [text, {"deep": text}], "count": 1}))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("password", [password for password in PASSWORDS if len(password) >= 4])
+def test_nothing_that_is_printed_holds_a_secret(password: str, terminal: bool) -> None:
+    screen = Screen(terminal=terminal)
+    screen.console.conceal(Secret(password), dsn(password).uri())
+    for form in written(password):
+        say_all(screen.console, f"<{form}>")
+    for form in written(password):
+        assert form not in (screen.out + screen.err).replace("error: failed", "")  # the console's own words stay
+    assert "<****>" in screen.out
+    assert "<****>" in screen.err
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_with_secrets_a_document_is_json_with_the_same_names(password: str) -> None:
+    facts: dict[str, Any] = {
+        "error": None,
+        "true": True,
+        "hint": 1,
+        "forms": [f"<{form}>" for form in written(password)],
+        "inner": {"error": f"it's {password}", "number": 1.5},
+        "path": Path(f"/a {password}"),
+    }
+    screen = Screen(as_json=True)
+    screen.console.conceal(Secret(password), dsn(password).uri())
+    screen.console.document(facts)
+    found = json.loads(screen.out)
+    assert list(found) == list(facts)
+    assert list(found["inner"]) == ["error", "number"]
+    assert (found["error"], found["true"], found["hint"], found["inner"]["number"]) == (None, True, 1, 1.5)
+    if len(password) >= 4:
+        assert set(found["forms"]) == {"<****>"}
+        assert (found["inner"]["error"], found["path"]) == ("it's ****", str(Path("/a ****")))
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_with_secrets_a_failure_is_json_with_the_same_names(password: str) -> None:
+    screen = Screen(as_json=True)
+    screen.console.conceal(Secret(password), dsn(password).uri())
+    uri = dsn(password).uri().reveal()
+    screen.console.failure(UsageError(f"no {uri}", f"not {uri}", {"applied": [uri], "failed": {"error": uri}}))
+    assert json.loads(screen.out) == {
+        "error": "no ****",
+        "hint": "not ****",
+        "exit_code": 2,
+        "applied": ["****"],
+        "failed": {"error": "****"},
+    }
+    assert uri not in screen.err
+
+
+def test_a_secret_that_ends_in_blanks_is_taken_out_of_a_table_before_the_blanks_are() -> None:
+    screen = Screen()
+    screen.console.conceal(Secret("trailing  "))
+    screen.console.table([["1", "trailing  "], ["trailing  ", "x"]])
+    assert screen.out == "  1     ****\n  ****  x\n"
+
+
+def test_a_secret_that_was_asked_for_is_shown_once() -> None:
+    uri = dsn("correct horse").uri()
+    screen = Screen()
+    screen.console.conceal(uri)
+    screen.console.emit("POSTGRES_DSN", uri)
+    screen.console.document({}, {"POSTGRES_DSN": uri})
+    assert screen.out == f"POSTGRES_DSN={uri.reveal()}\n"
+
+    screen = Screen(as_json=True)
+    screen.console.conceal(uri)
+    screen.console.emit("POSTGRES_DSN", uri)
+    screen.console.document({"dsn": uri.reveal()}, {"POSTGRES_DSN": uri})
+    assert json.loads(screen.out) == {"dsn": "****", "secrets": {"POSTGRES_DSN": uri.reveal()}}
+
+
+def decoded(lines: str) -> list[str]:
+    """What the runner of GitHub Actions takes the lines for, each a mask."""
+    masks = []
+    for line in lines.splitlines():
+        command, found, value = line.partition("::add-mask::")
+        assert (command, found) == ("", "::add-mask::")
+        masks.append(value.replace("%0D", "\r").replace("%0A", "\n").replace("%25", "%"))
+    return masks
+
+
+def test_github_actions_is_told_of_every_form_of_a_secret_in_its_own_encoding() -> None:
+    screen = Screen(in_actions=True)
+    screen.console.conceal(Secret(ENCODED), dsn(ENCODED).uri())
+    assert screen.out.splitlines()[0] == "::add-mask::p%25r%0Dd%0A:/@"
+    masks = decoded(screen.out)
+    assert masks[0] == ENCODED
+    assert set(written(ENCODED)) <= set(masks)
+    assert screen.err == ""
+
+
+def test_github_actions_is_told_of_a_secret_once() -> None:
+    screen = Screen(in_actions=True)
+    screen.console.conceal(Secret("correct"), Secret("correct"))
+    screen.console.conceal(Secret("correct"))
+    assert len(decoded(screen.out)) == len(set(decoded(screen.out)))
+
+
+def test_github_actions_is_not_told_to_mask_what_stands_in_every_sentence() -> None:
+    screen = Screen(in_actions=True)
+    screen.console.conceal(Secret(""), Secret("a"), Secret("no"))
+    assert (screen.out, screen.err) == ("", "")
+
+
+def test_with_json_github_actions_is_told_beside_the_document() -> None:
+    screen = Screen(as_json=True, in_actions=True)
+    screen.console.conceal(Secret(ENCODED))
+    screen.console.document({"dsn": ENCODED})
+    assert json.loads(screen.out) == {"dsn": "****"}
+    assert decoded(screen.err)[0] == ENCODED
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_outside_of_github_actions_nobody_is_told_of_a_secret(as_json: bool) -> None:
+    screen = Screen(as_json=as_json)
+    screen.console.conceal(Secret(ENCODED), dsn(ENCODED).uri())
+    assert (screen.out, screen.err) == ("", "")

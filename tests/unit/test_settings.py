@@ -10,6 +10,7 @@ import pytest
 
 from scripts import settings
 from scripts.errors import UsageError
+from scripts.secret import Secret
 from scripts.settings import Sources, Value
 
 ONE = "postgresql://one:p@localhost/d"
@@ -117,3 +118,71 @@ def test_the_image_is_the_official_one_unless_it_is_set() -> None:
     assert settings.image(Sources({}, {}, ".env")) == "postgres:16-alpine"
     assert settings.image(Sources({}, {}, ".env"), 18) == "postgres:18-alpine"
     assert settings.image(Sources({}, {"POSTGRES_IMAGE": "mine:17"}, ".env"), 18) == "mine:17"
+
+
+# What the application's role is given.
+
+
+def test_the_application_s_dsn_is_that_of_its_variable_alone() -> None:
+    assert settings.app_dsn(Sources({"POSTGRES_ADMIN_DSN": ONE}, {}, ".env")) is None
+    found = settings.app_dsn(Sources({"POSTGRES_ADMIN_DSN": ONE}, {"POSTGRES_DSN": TWO}, ".env"))
+    assert found is not None
+    assert (found[0].params["user"], found[1]) == ("two", "POSTGRES_DSN (.env)")
+
+
+@pytest.mark.parametrize(
+    ("flag", "env", "name"),
+    [
+        (None, {}, "backtest_service"),
+        (None, {"POSTGRES_BACKTEST_SERVICE_USER": "reader"}, "reader"),
+        ("mine", {"POSTGRES_BACKTEST_SERVICE_USER": "reader"}, "mine"),
+        ("", {"POSTGRES_BACKTEST_SERVICE_USER": "reader"}, ""),
+    ],
+)
+def test_the_application_s_role_is_the_first_that_is_named(flag: str | None, env: dict[str, str], name: str) -> None:
+    assert settings.app_user(flag, Sources(env, {}, ".env")) == name
+
+
+@pytest.mark.parametrize(("ending", "password"), [("", "a b "), ("\n", "a b "), ("\r\n", "a b ")])
+def test_one_line_end_behind_a_password_is_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, password: str
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(f"\ufeff{password}{ending}".encode())
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{password}{ending}"))
+    nothing = Sources({}, {}, ".env")
+    setting = Sources({"POSTGRES_BACKTEST_SERVICE_PASSWORD": password + ending}, {}, ".env")
+    assert settings.app_password(None, str(file), setting) == (Secret(password), str(file))
+    assert settings.app_password("-", None, setting) == (Secret(password), "stdin")
+    assert settings.app_password("flag", None, setting) == (Secret("flag"), "--backtest-service-password")
+    assert settings.app_password(None, None, setting) == (
+        Secret(password),
+        "POSTGRES_BACKTEST_SERVICE_PASSWORD (environment)",
+    )
+    assert settings.app_password(None, None, nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("", "is empty"), ("\n", "is empty"), ("secret\n\n", "holds a line break"), ("sec\tret", "holds a line break")],
+)
+def test_a_password_that_cannot_be_one_is_refused_and_not_shown(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem) as caught:
+        settings.app_password(text, None, Sources({}, {}, ".env"))
+    assert "sec" not in caught.value.message.replace("backtest-service", "")
+
+
+def test_two_passwords_and_a_password_file_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    nothing = Sources({}, {}, ".env")
+    with pytest.raises(UsageError, match="both give a password"):
+        settings.app_password("x", "y", nothing)
+    with pytest.raises(UsageError, match="can't be read: No such file"):
+        settings.app_password(None, str(tmp_path / "none"), nothing)
+    (tmp_path / "latin").write_bytes("größe".encode("latin-1"))
+    with pytest.raises(UsageError, match="it isn't UTF-8 text"):
+        settings.app_password(None, str(tmp_path / "latin"), nothing)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("true", True), ("false", False), ("", False), ("1", False), (None, False)])
+def test_github_actions_says_so_in_the_environment(value: str | None, expected: bool) -> None:
+    assert settings.in_github_actions({} if value is None else {"GITHUB_ACTIONS": value}) is expected
