@@ -103,10 +103,8 @@ class _Runner:
         self.options = options
         self.console = console
         self.password = secret.generate()
-        console.conceal(self.password)
-        user = options.wanted.user
-        named = f"--backtest-service-user {user}" if user != logins.DEFAULT_USER else ""
-        self.base = " ".join(filter(None, ["invoke rotate", target.flags, named]))
+        probe.conceal(console, target, options.wanted, self.password)
+        self.base = " ".join(filter(None, ["invoke rotate", target.flags, *options.wanted.flags()]))
         part = ["--finish"] if options.finish else ["--abort"] if options.abort else []
         self.again = " ".join([self.base, *part, *options.destinations.flags()])
         self.emitted: Dsn | None = None
@@ -151,7 +149,6 @@ class _Runner:
         if found is None:
             return None
         dsn, _ = found
-        self.console.conceal(dsn.password, dsn.uri())
         return dsn if dsn.same_database(self.target.dsn) and dsn.params["user"] in self.options.wanted.names else None
 
     def _show(self, seen: Rights, now: State) -> None:
@@ -182,7 +179,6 @@ class _Runner:
                 f"deploy it, then: {self.base} --finish; to begin anew: {self.base} --abort",
             )
         dsn = known or probe.app_dsn(self.target.dsn, now.new, self.password, tls=seen.tls)
-        self.console.conceal(dsn.uri())
         scram = None if known else logins.verifier(now.new, self.password)
         changes = logins.changes(seen, now.new, self.options.wanted, scram=scram, like=now.old)
         changes.append(Change(f"note that {now.new} is being rotated in", (_commented(now.new, _PREPARED),)))
