@@ -88,6 +88,8 @@ SELECT json_build_object(
   'tls', current_setting('ssl') = 'on',
   'connections', current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
     - coalesce(current_setting('reserved_connections', true)::int, 0),
+  'limits', (SELECT coalesce(json_object_agg(rolname, rolconnlimit ORDER BY rolname), '{{}}') FROM pg_roles
+    WHERE rolcanlogin AND rolconnlimit > 0 AND NOT rolsuper),
   'objects', (SELECT coalesce(json_agg(g), '[]') FROM granted AS g WHERE g.kind = 'DEFAULT' OR g.grants::text <> '[]'
     OR (g.ours AND (g.schema IN ({design}) OR g.name = '{TABLE}'))),
   'roles', (SELECT coalesce(json_object_agg(r.rolname, json_build_object(
@@ -226,6 +228,7 @@ class Rights:
     is_superuser: bool
     tls: bool  # whether the server offers it
     connections: int  # that roles without privileges can have among them
+    limits: Mapping[str, int]  # connections of each login role that has a limit
     grants: frozenset[Grant]
     objects: tuple[Object, ...]  # the design's schemas, what is in them, and the ledger
     roles: Mapping[str, Role]
@@ -268,7 +271,10 @@ def rights(lines: Iterable[str]) -> Rights:
     said = {item["name"] for item in defaults if item["schema"] is None and item["extra"] == OWNER}
     grants |= {grant for grant in _HARD_WIRED if grant.name not in said}
     return Rights(
-        **{name: facts[name] for name in ("version", "database", "user", "is_superuser", "tls", "connections", "samples")},
+        **{
+            name: facts[name]
+            for name in ("version", "database", "user", "is_superuser", "tls", "connections", "limits", "samples")
+        },
         grants=grants,
         objects=objects,
         roles={name: _role(name, role) for name, role in facts["roles"].items()},

@@ -269,9 +269,12 @@ def _reassign(seen: Rights, name: str) -> tuple[str, ...]:
     return (f"GRANT {identifier(name)} TO CURRENT_USER", reassign, f"REVOKE {identifier(name)} FROM CURRENT_USER")
 
 
-def out_of_reach(seen: Rights) -> list[str]:
-    """What only somebody else can close; named, and no reason to fail."""
-    return [
+def notes(seen: Rights) -> list[str]:
+    """What is worth knowing and no reason to fail: what only somebody else can close, and more promised than there is."""
+    total = sum(seen.limits.values())
+    limits = ", ".join(f"{name} {limit}" for name, limit in seen.limits.items())
+    promised = f"the limits of all login roles add up to {total} connections, and the server has {seen.connections}: {limits}"
+    return ([promised] if total > seen.connections else []) + [
         f"PUBLIC may connect to the database {database['name']}; {database['owner']}, who owns it, can change that: "
         f"{close(database['name'])};"
         for database in seen.databases

@@ -174,7 +174,7 @@ class _Runner:
         count = len(changes) + len(gaps) + (len(extras) if self.options.revoke_extra else 0)
         self.console.say(f"{count or 'nothing'} to change; nothing was written")
         self.result.dsn = None
-        self.result.notes += logins.out_of_reach(seen)
+        self.result.notes += logins.notes(seen)
         self.result.planned = {
             "gaps": gaps,
             "changes": [change.what for change in changes],
@@ -224,7 +224,7 @@ class _Runner:
             result.next = f"a superuser, or who granted it, runs: {statements};" if statements else ""
         elif extras:
             result.next = f"{self.again} --keep-password --revoke-extra takes away what is beyond the design"
-        result.notes += logins.out_of_reach(seen)
+        result.notes += logins.notes(seen)
         there = [name for name in names if name in seen.roles]
         for name in there:
             result.problems += probe.later_tables(session, seen, name)

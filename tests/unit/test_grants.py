@@ -80,6 +80,7 @@ def answer(version: int = 160004) -> dict[str, Any]:
         "is_superuser": False,
         "tls": True,
         "connections": 97,
+        "limits": {"app": 43, "other": 20},
         "objects": objects,
         "roles": {OWNER: role(), WRITER: role(), READER: role(), "app": login(memberships=[] if direct else [member(WRITER)])},
         "samples": {schema: f"{schema}.things" for schema in (*WRITTEN, *READ)},

@@ -414,12 +414,12 @@ def test_what_the_database_itself_holds_beyond_is_among_them() -> None:
     assert list(beyond(converged(table("app", "SELECT")))) == ["app has SELECT on table core.things"]
 
 
-def test_an_open_database_is_beyond_where_it_can_be_closed_and_out_of_reach_where_not() -> None:
+def test_an_open_database_is_beyond_where_it_can_be_closed_and_a_note_where_not() -> None:
     databases = [other("mine"), other("theirs", may_close=False), other("shut", opened=False), other("postgres")]
     seen = converged(databases=databases)
     close = 'REVOKE CONNECT ON DATABASE "mine" FROM PUBLIC'
     assert beyond(seen) == {"PUBLIC, and so app, may connect to the database mine": (close,)}
-    (told_of,) = logins.out_of_reach(seen)
+    (told_of,) = logins.notes(seen)
     assert told_of.startswith("PUBLIC may connect to the database theirs; somebody, who owns it, can change that: ")
     assert told_of.endswith('REVOKE CONNECT ON DATABASE "theirs" FROM PUBLIC;')
 
@@ -451,3 +451,9 @@ def test_a_password_is_normalised_as_it_is_at_login() -> None:
     iterations, salt = salted.split("$")[1].split(":")
     server = hmac.digest(hashlib.pbkdf2_hmac("sha256", b"fix", base64.b64decode(salt), int(iterations)), b"Server Key", "sha256")
     assert salted.endswith(f":{base64.b64encode(server).decode()}")
+
+
+def test_more_connections_promised_than_the_server_has_is_a_note() -> None:
+    assert logins.notes(converged(limits={"app": 43, "app_b": 43, "other": 11})) == []
+    (note,) = logins.notes(converged(limits={"app": 43, "app_b": 43, "other": 12}))
+    assert "add up to 98 connections, and the server has 97: app 43, app_b 43, other 12" in note
