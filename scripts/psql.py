@@ -127,7 +127,7 @@ class Step:
     transactional: bool = True
     variables: frozenset[str] = frozenset()  # psql variables the file mentions: it must not see another file's
     uses_metas: bool = False
-    run_as: str = "'none'"  # SQL for the name of the role that the file runs as
+    run_as: str = ""  # SQL for the name of the role that the file runs as, if it isn't the user's own
     guard: str = field(default_factory=lambda: f"guard_{secrets.token_hex(8)}_")
 
 
@@ -181,8 +181,8 @@ def script(step: Step, following: Step | None) -> str:
 def prologue(step: Step, end: Sequence[str] = ()) -> str:
     """What comes before a file, behind what ends the one before it: a clean session, and the guard's notes."""
     unset = [f"\\unset {name}" for name in sorted(step.variables)]
-    become = f"pg_catalog.set_config('role', {step.run_as}, false) AS role"
-    note = f"SELECT pg_catalog.pg_current_xact_id() AS xid, pg_catalog.pg_backend_pid() AS pid, {become}"
+    become = f", pg_catalog.set_config('role', {step.run_as}, false) AS role" if step.run_as else ""
+    note = f"SELECT pg_catalog.pg_current_xact_id() AS xid, pg_catalog.pg_backend_pid() AS pid{become}"
     if step.transactional:
         return "\n".join([*unset, _message([*end, *_CLEAN_SESSION, "BEGIN", note]) + f" \\gset {step.guard}"])
     # Each of its own: what is recorded before a no-transaction file must be committed before it begins.

@@ -391,7 +391,7 @@ def test_a_password_is_taken_from_where_it_is_given(app: App, tmp_path: Path, ho
     assert end_state(app)["password"] == verifier
 
 
-@pytest.mark.parametrize("name", ["looks-encoded", "backslashes-and-quotes", "emoji", "blanks", "long", "dollar"])
+@pytest.mark.parametrize("name", ["looks-encoded", "backslashes-and-quotes", "emoji", "blanks"])
 def test_a_hostile_password_arrives_and_is_never_shown(app: App, name: str) -> None:
     password = PASSWORDS[name]
     env = {"POSTGRES_BACKTEST_SERVICE_PASSWORD": password}
