@@ -565,3 +565,18 @@ def test_a_file_that_needs_the_administrators_own_rights_begins_with_reset_role(
     assert "begin it with RESET ROLE" in refused.stderr
     (folder / "0004_role.sql").write_text(f"RESET ROLE;\nCREATE ROLE {role};\n")
     assert invoke(*words, stdin=app.database.uri).returncode == 0
+
+
+def test_the_files_behind_0003_in_the_same_run_belong_to_the_group_too(database: Database, folder: Path) -> None:
+    for file in MIGRATIONS.glob("*.sql"):
+        shutil.copy(file, folder)
+    for number in (4, 5):
+        (folder / f"000{number}_t.sql").write_text(f"CREATE TABLE core.t{number} (id int);\n")
+    (folder / "0006_t.sql").write_text("RESET ROLE;\nCREATE TABLE core.t6 (id int);\n")
+    (folder / "0007_t.sql").write_text("-- migrate: no-transaction\nCREATE TABLE core.t7 (id int);\n")
+    words = ("migrate", "--dsn", "-", "--migrations-dir", str(folder))
+    assert invoke(*words, "--to", "4", stdin=database.uri).returncode == 0
+    assert invoke(*words, stdin=database.uri).returncode == 0
+    owners = database.execute("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'core' ORDER BY 1")
+    admin = database.dsn.params["user"]
+    assert owners == [("t4", "serving_owner"), ("t5", "serving_owner"), ("t6", admin), ("t7", "serving_owner")]
