@@ -255,7 +255,6 @@ def test_ctrl_c_cancels_a_statement_and_psql_answers_the_next(database: Database
     terminal.shows(prompt)
     terminal.type("select 40 + 2 as answer;\n")
     terminal.shows(" 42")
-    terminal.shows(prompt)
     terminal.type("\\q\n")
     until("psql is left", lambda: terminal.read() is not None and terminal.process.poll() is not None)
     assert terminal.process.returncode == 0, terminal.read()
