@@ -181,7 +181,7 @@ class DockerClient:
 
     def attach(self, dsn: Dsn) -> int:
         try:
-            self._start(dsn, AT_TERMINAL, shell.Attached, *(("--tty",) if sys.stdin.isatty() else ()))
+            self._start(dsn, AT_TERMINAL, shell.Attached, *(("--tty", "--env", "PSQL_PAGER=cat") if sys.stdin.isatty() else ()))
         finally:
             code = self.close()
         return code
