@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,14 +24,28 @@ from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 # Every flag is declared once: what it means is the same wherever it stands.
 FLAGS = {
     "abort": "Go back: the new login role is disabled, the old one stays.",
-    "as_app": "Use the application's DSN, POSTGRES_DSN.",
+    "admin_password": "The administrator's password; `-` reads it from stdin (one is made).",
+    "admin_password_file": "Read that password from this file.",
+    "admin_user": "The administrator of a new server (serving_admin).",
+    "allow_azure_services": "Let in everything inside Azure, other customers' machines too (rule 0.0.0.0).",
+    "allow_cidr": "Let in this range, such as 203.0.113.0/24; may be repeated.",
+    "allow_current_ip": "Let in the address from which this machine is seen.",
+    "allow_ip_range_end": "The end of that range (its start).",
+    "allow_ip_range_start": "Let in a range of addresses, from this one on.",
     "allow_out_of_order": "Apply a pending file although a newer one is applied.",
+    "allow_wide": "Permit ranges of a /8 or more.",
+    "apply_migrations": "Apply the migrations when the server stands.",
+    "as_app": "Use the application's DSN, POSTGRES_DSN.",
     "backtest_service_password": "The password of the application's role; `-` reads it from stdin (a new one).",
     "backtest_service_password_file": "Read that password from this file.",
     "backtest_service_user": "The application's login role (backtest_service); the second one has _b behind it.",
+    "backup_retention_days": "Days that backups are kept, 7 to 35 (7).",
     "check": "Compare with the design and try everything as the role; exit code 3 when something differs.",
     "connection_limit": "Connections of each of the two login roles (fitted to the server).",
+    "create_app_users": "Make the application's login role when the server stands, as `invoke roles` does.",
+    "database_name": "The database (serving).",
     "deadline": "Seconds to wait until the old login role is out of use (300).",
+    "delete_group": "Delete the resource group with all that is in it.",
     "docker": "Use Docker: for psql, and for the server of `up` and `quickstart`.",
     "dsn": "The database, as postgresql://USER:PASSWORD@HOST:5432/DB?sslmode=require; `-` reads it from stdin.",
     "emit_secrets": "Print the DSN with its password.",
@@ -41,26 +55,44 @@ FLAGS = {
     "github_secret": "Set this secret of the GitHub repository to the DSN, by gh.",
     "idle_in_transaction_timeout": "How long the role's transactions may wait for their client (60s).",
     "json": "Print the result as one JSON document.",
+    "keep_group": "Delete the server alone (which is the default).",
     "keep_password": "Leave the role's password as it is.",
     "local": "Use the server of `invoke up`; start it when it isn't running.",
+    "location": "The region of a new server, such as eastus2.",
+    "location_fallback": "Regions to take when that one is closed; repeated, or with commas (eastus2,centralus,westus2).",
     "lock_timeout": "How long the role's statements wait for a lock (5s).",
     "lock_wait": "Seconds to wait for another runner to finish (300).",
     "migrations_dir": "The folder of the migrations (migrations/).",
+    "open_firewall": "Let this machine through the server's firewall for the length of this command.",
     "plan": "Show what would be done and write nothing.",
-    "postgres_version": "The PostgreSQL of the server: 16 or 18 embedded, any with --docker (16).",
+    "postgres_version": "The PostgreSQL of the server (16): 16 or 18 embedded, any with --docker, 11 to 18 in Azure.",
+    "prune_firewall": "Remove the firewall rules that no flag asks for.",
     "psql": "Where psql comes from: local, docker, embedded or auto (auto).",
     "purge": "Delete the server's data as well.",
     "quiet": "Seconds without a connection after which a login role counts as out of use (10).",
+    "ready_deadline": "Seconds until the database has to answer (360; firewall rules take up to 5 minutes).",
     "repo": "The GitHub repository, OWNER/NAME (the one of this folder).",
+    "reset_admin_password": "Give the administrator of an existing server a new password.",
+    "resource_group": "The resource group (the server's name and -rg).",
     "resume": "Run a no-transaction file that was cut off again, from its beginning.",
     "revoke_extra": "Take away what the roles have beyond the design.",
     "secrets_file": "Set POSTGRES_DSN in this dotenv file, which then only you can read.",
+    "server_name": "The flexible server: 3 to 63 of a-z, 0-9 and -, one name for all of Azure.",
+    "sku_name": "The compute SKU (standard_b1ms).",
+    "sslmode": "The TLS of the DSNs: require, or verify-full (require).",
+    "sslrootcert": "With verify-full, the file of the roots that are trusted (the system's).",
     "statement_timeout": "How long one statement of the role may take (60s).",
+    "storage_size_gib": "The size of the disk, from 32 on (32); it can grow, and not shrink.",
+    "subscription_id": "The Azure subscription.",
     "terminate": "Close the connections that are left at the deadline.",
+    "tier": "Burstable, GeneralPurpose or MemoryOptimized (as the SKU says).",
     "to": "Stop after this version.",
+    "use_docker_psql": "The same as --docker.",
     "wait": "Seconds to wait for a server that isn't up yet (0).",
     "yes": "Don't ask.",
+    "zonal_resiliency": "High availability: enabled or disabled (disabled).",
 }
+REPEATABLE = ("allow_cidr", "location_fallback")
 
 
 def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
@@ -85,7 +117,24 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
             raise Exit(code=int(code))
 
     names = list(inspect.signature(body).parameters)[1:]
-    return cast("Task[Any]", task(run, help={name: FLAGS[name] for name in names}, auto_shortflags=False))
+    several = [name for name in names if name in REPEATABLE]
+    return cast("Task[Any]", task(run, help={name: FLAGS[name] for name in names}, auto_shortflags=False, iterable=several))
+
+
+def again(command: str, flags: Mapping[str, Any]) -> str:
+    """The command that was given, as a shell takes it, for a message that says what to run next. It holds no password."""
+    words = [f"invoke {command}"]
+    for name, value in flags.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name.endswith("password"):
+            words += [f"{flag} -"] if value is not None and isinstance(value, str) else []
+        elif value is True:
+            words.append(flag)
+        elif isinstance(value, list | tuple):
+            words += [f"{flag} {shell.quoted(item)}" for item in value]
+        elif isinstance(value, str):
+            words.append(f"{flag} {shell.quoted(value)}")
+    return " ".join(words)
 
 
 def seconds(flag: str, value: str | None, default: float) -> float:
@@ -113,16 +162,6 @@ def major_version(value: str | None) -> int | None:
     return None if value is None else int(value)
 
 
-def confirmed(question: str, yes: bool) -> None:
-    """Asks before something is destroyed. Raises UsageError when nobody is there to answer."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody is at the terminal to say so", "add --yes")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise OpsError("nothing was deleted")
-
-
 @command
 def quickstart(console: Console, docker: bool = False, postgres_version: str | None = None) -> None:
     """Do the main job on this machine: a Postgres, the migrations, and what stands then."""
@@ -147,9 +186,86 @@ def down(console: Console, purge: bool = False, yes: bool = False) -> None:
     from scripts import server
 
     if purge and server.describe():
-        confirmed(f"Delete the data of {server.describe()}?", yes)
+        console.confirm(f"Delete the data of {server.describe()}?", yes=yes)
     name, stopped = server.down(settings.sources(), purge=purge, say=console.say)
     console.say(f"{name}: {'stopped' if stopped else 'was not running'}")
+
+
+@command
+def provision(
+    console: Console,
+    subscription_id: str | None = None,
+    location: str | None = None,
+    location_fallback: Sequence[str] | None = None,
+    resource_group: str | None = None,
+    server_name: str | None = None,
+    database_name: str | None = None,
+    admin_user: str | None = None,
+    admin_password: str | None = None,
+    admin_password_file: str | None = None,
+    reset_admin_password: bool = False,
+    sku_name: str | None = None,
+    tier: str | None = None,
+    storage_size_gib: str | None = None,
+    postgres_version: str | None = None,
+    backup_retention_days: str | None = None,
+    zonal_resiliency: str | None = None,
+    allow_azure_services: bool = False,
+    allow_ip_range_start: str | None = None,
+    allow_ip_range_end: str | None = None,
+    allow_cidr: Sequence[str] | None = None,
+    allow_current_ip: bool = False,
+    allow_wide: bool = False,
+    prune_firewall: bool = False,
+    open_firewall: bool = False,
+    ready_deadline: str | None = None,
+    apply_migrations: bool = False,
+    create_app_users: bool = False,
+    backtest_service_user: str | None = None,
+    backtest_service_password: str | None = None,
+    backtest_service_password_file: str | None = None,
+    keep_password: bool = False,
+    sslmode: str | None = None,
+    sslrootcert: str | None = None,
+    psql: str | None = None,
+    docker: bool = False,
+    use_docker_psql: bool = False,
+    emit_secrets: bool = False,
+    secrets_file: str | None = None,
+    github_secret: str | None = None,
+    github_environment: str | None = None,
+    repo: str | None = None,
+    env_file: str | None = None,
+    local: bool = False,
+    plan: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> ExitCode:
+    """Make or converge an Azure Database for PostgreSQL, then migrate it and make the application's role."""
+    flags = dict(locals())
+    from scripts import provision as provisioning
+
+    return provisioning.command(flags, again("provision", flags), console)
+
+
+@command
+def teardown(
+    console: Console,
+    subscription_id: str | None = None,
+    resource_group: str | None = None,
+    server_name: str | None = None,
+    keep_group: bool = False,
+    delete_group: bool = False,
+    env_file: str | None = None,
+    local: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Delete a server that `provision` made, with its data, after asking for its name."""
+    flags = dict(locals())
+    from scripts import teardown as tearing_down
+
+    tearing_down.command(flags, again("teardown", flags), console)
 
 
 @command
@@ -237,6 +353,7 @@ def roles(
     json: bool = False,
 ) -> ExitCode:
     """Make the application's least-privileged login role, test it, and hand its DSN over."""
+    flags = dict(locals())
     from scripts import handover, logins, target
     from scripts import roles as role_making
 
@@ -250,21 +367,16 @@ def roles(
         "lock_timeout": lock_timeout,
         "idle_in_transaction_session_timeout": idle_in_transaction_timeout,
     }
-    return role_making.run(
+    ended = role_making.run(
         goal,
         role_making.Options(
             wanted=logins.wanted(settings.app_user(backtest_service_user, goal.found), connection_limit, timeouts),
-            destinations=handover.destinations(
-                emit=emit_secrets,
-                secrets_file=secrets_file,
-                github_secret=github_secret,
-                github_environment=github_environment,
-                repo=repo,
-                target=goal,
-            ),
+            destinations=handover.destinations(flags, env=goal.env, app_file=goal.app_file),
             password=None
             if check or plan
-            else settings.app_password(backtest_service_password, backtest_service_password_file, goal.found),
+            else settings.password(
+                "backtest-service-password", backtest_service_password, backtest_service_password_file, goal.found
+            ),
             keep_password=keep_password,
             plan_only=plan,
             check_only=check,
@@ -274,6 +386,7 @@ def roles(
         ),
         console,
     )
+    return ended.code
 
 
 @command
@@ -301,6 +414,7 @@ def rotate(
     json: bool = False,
 ) -> None:
     """Change the application's secret without downtime: begin, deploy the new DSN, then --finish."""
+    flags = dict(locals())
     from scripts import handover, logins, target
     from scripts import rotate as rotating
 
@@ -309,14 +423,7 @@ def rotate(
         goal,
         rotating.Options(
             wanted=logins.wanted(settings.app_user(backtest_service_user, goal.found), None, {}),
-            destinations=handover.destinations(
-                emit=emit_secrets,
-                secrets_file=secrets_file,
-                github_secret=github_secret,
-                github_environment=github_environment,
-                repo=repo,
-                target=goal,
-            ),
+            destinations=handover.destinations(flags, env=goal.env, app_file=goal.app_file),
             finish=finish,
             abort=abort,
             terminate=terminate,
@@ -361,22 +468,16 @@ def push(
     json: bool = False,
 ) -> None:
     """Put the application's DSN, POSTGRES_DSN, where it belongs: a dotenv file, a secret of GitHub."""
+    flags = dict(locals())
     from scripts import handover, target
 
     goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=None, docker=False, console=console)
     handover.push(
         (goal if dsn else goal.as_app(console)).dsn,
-        handover.destinations(
-            emit=emit_secrets,
-            secrets_file=secrets_file,
-            github_secret=github_secret,
-            github_environment=github_environment,
-            repo=repo,
-            target=goal,
-        ),
+        handover.destinations(flags, env=goal.env, app_file=goal.app_file),
         console,
     )
 
 
-namespace = Collection(quickstart, up, down, migrate, status, roles, rotate, psql, secret=Collection(push))
+namespace = Collection(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, psql, secret=Collection(push))
 namespace.configure({"tasks": {"dedupe": False}})

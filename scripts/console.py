@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from scripts.errors import OpsError
+from scripts.errors import OpsError, UsageError
 from scripts.redact import Redactor
 from scripts.secret import Secret
 
@@ -28,6 +28,12 @@ class Console:
         self._out = out or sys.stdout
         self._err = err or sys.stderr
         self._above_progress: Callable[[str], None] | None = None
+        self._gathered: list[dict[str, Any]] | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody reads the output as it comes."""
+        return self._out.isatty()
 
     def conceal(self, *secrets: Secret) -> None:
         """Keeps secrets out of all that is printed from now on, and has GitHub Actions keep them out of its logs.
@@ -64,21 +70,39 @@ class Console:
 
     def document(self, facts: Mapping[str, Any], emitted: Mapping[str, Secret] | None = None) -> None:
         """The result as JSON, when that was asked for. `emitted` are secrets that were asked for too."""
-        if self.as_json:
-            shown = {name: secret.reveal() for name, secret in (emitted or {}).items()}
-            self._print_json({**self._redactor.value(facts), **({"secrets": shown} if shown else {})})
+        shown = {name: secret.reveal() for name, secret in (emitted or {}).items()}
+        whole = {**self._redactor.value(facts), **({"secrets": shown} if shown else {})}
+        if self._gathered is not None:
+            self._gathered.append(whole)
+        elif self.as_json:
+            self.print_json(whole)
+
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[list[dict[str, Any]]]:
+        """Collects the documents of commands that are a part of another one, which has a document of its own."""
+        gathered: list[dict[str, Any]] = []
+        self._gathered = gathered
+        try:
+            yield gathered
+        finally:
+            self._gathered = None
+
+    def redact(self, text: str) -> str:
+        """The text without secrets, for what is looked at before it is printed."""
+        return self._redactor.text(text)
 
     def failure(self, error: OpsError) -> None:
         """An expected failure, with its way out."""
         if self.as_json:
             facts = {"error": error.message, "hint": error.hint, "exit_code": int(error.exit_code), **error.facts}
-            self._print_json(self._redactor.value(facts))
+            self.print_json(self._redactor.value(facts))
         print(f"error: {self._redactor.text(error.message)}", file=self._err)
         if error.hint:
             print(f"next:  {self._redactor.text(error.hint)}", file=self._err)
         self._err.flush()
 
-    def _print_json(self, facts: Mapping[str, Any]) -> None:
+    def print_json(self, facts: Mapping[str, Any]) -> None:
+        """Prints a document as it stands, secrets that were asked for included."""
         print(json.dumps(facts, indent=2, ensure_ascii=False), file=self._out, flush=True)
 
     def table(self, rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
@@ -113,3 +137,34 @@ class Console:
                 yield advance
             finally:
                 self._above_progress = None
+
+    @contextlib.contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Says what is being done; on a terminal, with a clock, as it may take minutes."""
+        if self.as_json or self._above_progress or not self._out.isatty():
+            self.say(text)
+            yield
+            return
+        from rich.console import Console as Terminal
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        with Progress(*columns, console=Terminal(file=self._out), transient=True) as clock:
+            clock.add_task(self._redactor.text(text), total=None)
+            yield
+        self.say(text)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Asks before something is destroyed, unless `yes`. Raises UsageError when nobody is there, OpsError for a no."""
+        if not yes and self._answer(question, "[y/N]", "add --yes").lower() not in ("y", "yes"):
+            raise OpsError("nothing was changed")
+
+    def confirm_by_name(self, question: str, name: str, *, yes: bool) -> None:
+        """As `confirm`, for what can't be undone: the name has to be typed."""
+        if not yes and self._answer(question, f"Type {name} to go on:", "add --yes") != name:
+            raise OpsError("that is not its name; nothing was changed")
+
+    def _answer(self, question: str, prompt: str, hint: str) -> str:
+        if not sys.stdin.isatty():
+            raise UsageError(f"{question} Nobody is at the terminal to say so", hint)
+        return input(f"{question} {prompt} ").strip()

@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scripts import shell
 from scripts.console import Console
 from scripts.dsn import Dsn, clean_env
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
-from scripts.target import Target
 
 VARIABLE = "POSTGRES_DSN"  # the name under which applications look for it
 _TIMEOUT = 60.0  # seconds for one answer of gh
@@ -104,32 +104,19 @@ class Destinations:
             raise OpsError(f"{self._github} {what}: {result.err.strip() or f'gh ended with {result.code}'}", hint)
 
 
-def destinations(
-    *,
-    emit: bool,
-    secrets_file: str | None,
-    github_secret: str | None,
-    github_environment: str | None,
-    repo: str | None,
-    target: Target,
-) -> Destinations:
+def destinations(flags: Mapping[str, Any], *, env: Mapping[str, str], app_file: Path | None = None) -> Destinations:
     """What the flags say. Raises UsageError when one of them is empty, as an unset variable in a script makes it."""
-    for flag, value in (
-        ("secrets-file", secrets_file),
-        ("github-secret", github_secret),
-        ("github-environment", github_environment),
-        ("repo", repo),
-    ):
-        if value == "":
-            raise UsageError(f"--{flag} is empty", "give it a value, or leave it away")
+    for name in ("secrets_file", "github_secret", "github_environment", "repo"):
+        if flags[name] == "":
+            raise UsageError(f"--{name.replace('_', '-')} is empty", "give it a value, or leave it away")
     return Destinations(
-        emit=emit,
-        secrets_file=Path(secrets_file) if secrets_file else None,
-        github_secret=github_secret,
-        github_environment=github_environment,
-        repo=repo,
-        app_file=target.app_file,
-        env=target.env,
+        emit=flags["emit_secrets"],
+        secrets_file=Path(flags["secrets_file"]) if flags["secrets_file"] else None,
+        github_secret=flags["github_secret"],
+        github_environment=flags["github_environment"],
+        repo=flags["repo"],
+        app_file=app_file,
+        env=env,
     )
 
 

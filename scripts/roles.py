@@ -50,12 +50,21 @@ class _Result:
     next: str = ""
 
 
-def run(target: Target, options: Options, console: Console) -> ExitCode:
-    """Makes or converges the login role, tests it and hands its DSN over. PENDING when something is beyond the design.
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: PENDING when something is beyond the design; and the role's DSN, where it is at hand."""
+
+    code: ExitCode
+    dsn: Dsn | None
+
+
+def run(target: Target, options: Options, console: Console) -> Ended:
+    """Makes or converges the login role, tests it and hands its DSN over.
 
     Raises OpsError; running it again goes on from there.
     """
-    return _Runner(target, options, console).run()
+    runner = _Runner(target, options, console)
+    return Ended(runner.run(), runner.result.dsn)
 
 
 class _Runner:

@@ -101,26 +101,25 @@ def app_user(flag: str | None, found: Sources) -> str:
     return flag if flag is not None else value.text if value else DEFAULT_APP_USER
 
 
-def app_password(flag: str | None, file: str | None, found: Sources) -> tuple[Secret, str] | None:
-    """The password that is given to the application's role, and its origin; None when none is given.
+def password(name: str, flag: str | None, file: str | None, found: Sources) -> tuple[Secret, str] | None:
+    """A password that is given, and its origin; None when none is.
 
-    The flag's value may be `-` for stdin. One line end behind the password is no part of it. Raises UsageError.
+    `name` is the flag's name without dashes before it: --NAME, whose value may be `-` for stdin, --NAME-file, or the
+    setting POSTGRES_NAME. One line end behind the password is no part of it. Raises UsageError.
     """
     if flag is not None and file is not None:
-        raise UsageError(
-            "--backtest-service-password and --backtest-service-password-file both give a password", "leave one away"
-        )
-    setting = found.get("POSTGRES_BACKTEST_SERVICE_PASSWORD")
+        raise UsageError(f"--{name} and --{name}-file both give a password", "leave one away")
+    setting = found.get(f"POSTGRES_{name.upper().replace('-', '_')}")
     if flag == "-":
         text, origin = sys.stdin.read(), "stdin"
     elif flag is not None:
-        text, origin = flag, "--backtest-service-password"
+        text, origin = flag, f"--{name}"
     elif file is not None:
         try:
             text, origin = Path(file).read_text(encoding="utf-8-sig"), file
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8 text"
-            raise UsageError(f"--backtest-service-password-file {file} can't be read: {reason}") from None
+            raise UsageError(f"--{name}-file {file} can't be read: {reason}") from None
     elif setting:
         text, origin = setting.text, setting.origin
     else:
@@ -135,6 +134,11 @@ def app_password(flag: str | None, file: str | None, found: Sources) -> tuple[Se
 def in_github_actions(env: Mapping[str, str] | None = None) -> bool:
     """Whether a workflow of GitHub Actions runs this."""
     return (os.environ if env is None else env).get("GITHUB_ACTIONS") == "true"
+
+
+def in_ci(env: Mapping[str, str]) -> bool:
+    """Whether a CI system runs this: they all set CI."""
+    return env.get("CI", "").lower() not in ("", "0", "false")
 
 
 def image(found: Sources, version: int = DEFAULT_VERSION) -> str:

@@ -54,38 +54,73 @@ def run(
     user: str | None = None,
     timeout: float | None = None,
 ) -> Result:
-    """Runs a program to its end. Output goes through files, so that a daemon which it leaves behind can't hold us.
+    """Runs a program to its end.
 
     `user` (POSIX, as root) is the account to run as; `timeout` is in seconds. Raises OpsError when the program can't
     be started or doesn't end in time. A non-zero exit is no error here: the caller knows what it means.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with _Running(argv, env=env, cwd=cwd, user=user) as running:
+        return running.result(stdin, timeout)
+
+
+def run_together(
+    argvs: Sequence[Sequence[str | Path]],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+) -> list[Result]:
+    """Runs programs side by side and waits for all; `timeout` is in seconds, for each. Raises OpsError as `run` does."""
+    with contextlib.ExitStack() as stack:
+        started = [stack.enter_context(_Running(argv, env=env, cwd=cwd)) for argv in argvs]
+        return [running.result(b"", timeout) for running in started]
+
+
+class _Running:
+    """A program that runs to its end; leaving it early kills it.
+
+    Its output goes through files, so that a daemon which it leaves behind can't hold us.
+    """
+
+    def __init__(
+        self, argv: Sequence[str | Path], *, env: Mapping[str, str] | None, cwd: Path | None, user: str | None = None
+    ) -> None:
+        self._argv = [str(word) for word in argv]
+        with contextlib.ExitStack() as stack:
+            self._out, self._err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            try:
+                self._popen = subprocess.Popen(
+                    self._argv,
+                    stdin=subprocess.PIPE,
+                    stdout=self._out,
+                    stderr=self._err,
+                    env=None if env is None else dict(env),
+                    cwd=cwd,
+                    **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
+                    **_OWN_GROUP,  # type: ignore[call-overload]
+                )
+            except OSError as error:
+                raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
+            self._files = stack.pop_all()
+
+    def __enter__(self) -> _Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._popen.poll() is None:
+            self._popen.kill()
+            self._popen.wait()
+        self._files.close()
+
+    def result(self, stdin: bytes, timeout: float | None) -> Result:
+        """How it ended."""
         try:
-            process = subprocess.Popen(
-                [str(word) for word in argv],
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=err,
-                env=None if env is None else dict(env),
-                cwd=cwd,
-                **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
-                **_OWN_GROUP,  # type: ignore[call-overload]
-            )
-        except OSError as error:
-            raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
-        try:
-            process.communicate(stdin, timeout=timeout)
+            self._popen.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise OpsError(f"{argv[0]} did not answer within {timeout:g} s") from None
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        out.seek(0)
-        err.seek(0)
-        return Result(code=process.returncode, out=_text(out.read()), err=_text(err.read()))
+            raise OpsError(f"{self._argv[0]} did not answer within {timeout:g} s") from None
+        self._out.seek(0)
+        self._err.seek(0)
+        return Result(code=self._popen.returncode, out=_text(self._out.read()), err=_text(self._err.read()))
 
 
 def _text(data: bytes) -> str:

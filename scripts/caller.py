@@ -1,0 +1,34 @@
+"""The address from which the internet sees this machine: what a firewall rule has to let in."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from scripts.errors import OpsError
+from scripts.settings import Sources
+
+SERVICE = "https://api.ipify.org"  # the one that az itself asks
+VARIABLE = "POSTGRES_CURRENT_IP"
+_TIMEOUT = 10.0  # seconds
+_HINT = f"set {VARIABLE} to the address, or name a range: --allow-ip-range-start, --allow-cidr"
+
+
+def address(found: Sources, fetch: Callable[[str], str] | None = None) -> str:
+    """The IPv4 address: a setting, else what a service on the internet sees. Raises OpsError."""
+    setting = found.get(VARIABLE)
+    text, origin = (setting.text, setting.origin) if setting else ((fetch or _fetch)(SERVICE), SERVICE)
+    try:
+        return str(ipaddress.IPv4Address(text.strip()))
+    except ValueError:
+        raise OpsError(f"{origin} is no IPv4 address: {text.strip()[:60]!r}", _HINT) from None
+
+
+def _fetch(url: str) -> str:
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310  (a constant, over HTTPS)
+            return str(answer.read(64).decode("ascii", "replace"))
+    except OSError as error:
+        raise OpsError(f"{url}, which says what this machine's address is, can't be reached: {error}", _HINT) from None

@@ -1,0 +1,101 @@
+"""A way through a flexible server's firewall for the length of one command, and the wait until the server answers."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from scripts import az, firewall
+from scripts.az import Az, AzError
+from scripts.console import Console
+from scripts.errors import OpsError
+from scripts.failures import Way
+from scripts.firewall import Rule
+from scripts.flexible import Wanted
+from scripts.shell import quoted, uninterrupted
+from scripts.target import Target, Unreachable
+
+DEADLINE = 360.0  # seconds; a firewall rule takes up to 5 minutes to work
+_PAUSE = 2.0  # seconds between two tries
+_TRIES = 5  # to remove the rule
+
+
+@contextlib.contextmanager
+def opened(
+    client: Az, wanted: Wanted, address: str, console: Console, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[None]:
+    """Lets this address in until the block is left, however that happens; then looks whether the rule is gone.
+
+    Raises OpsError when the rule can't be made, or, with the command that does it, when it can't be removed.
+    """
+    there = client.ask(az.rules(wanted))[0]
+    if there is None:
+        raise OpsError(
+            f"there is no server {wanted.server} with a firewall in the group {wanted.group}",
+            "--server-name, --resource-group and --subscription-id (or AZURE_RESOURCE_GROUP ...) say which one is meant",
+        )
+    if firewall.lets_in(there, address):
+        console.note(f"the firewall of {wanted.server} lets {address} in already")
+        yield
+        return
+    rule = firewall.temporary(address, datetime.now(UTC), secrets.token_hex(3))
+    try:
+        console.note(f"opening the firewall of {wanted.server} for {address}: rule {rule.name}")
+        _persist(lambda: az.set_rule(client, wanted, rule), sleep)
+        yield
+    finally:
+        with uninterrupted():
+            _remove(client, wanted, rule, console, sleep)
+
+
+def _remove(client: Az, wanted: Wanted, rule: Rule, console: Console, sleep: Callable[[float], None]) -> None:
+    said = ""
+    for _ in range(_TRIES):
+        try:
+            az.delete_rule(client, wanted, rule.name)
+            if client.ask(az.rule(wanted, rule.name))[0] is None:
+                console.note(f"closed the firewall of {wanted.server} again")
+                return
+        except OpsError as error:
+            said = error.message
+        sleep(_PAUSE)
+    raise OpsError(
+        f"the firewall rule {rule.name} of {wanted.server} is still there, and lets {rule.addresses} in" + (said and f": {said}"),
+        f"az postgres flexible-server firewall-rule delete --subscription {wanted.subscription} -g {quoted(wanted.group)} "
+        f"-s {wanted.server} -n {rule.name} --yes",
+    )
+
+
+def _persist(action: Callable[[], None], sleep: Callable[[float], None]) -> None:
+    for left in reversed(range(_TRIES)):
+        try:
+            return action()
+        except AzError as error:
+            if error.failure.way is not Way.AGAIN or not left:
+                raise
+        sleep(_PAUSE)
+    return None
+
+
+def until_it_answers(target: Target, deadline: float, console: Console, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Asks SELECT 1 until the server answers, as a firewall rule doesn't work at once. Raises Unreachable at the deadline.
+
+    `deadline` is in seconds from now. A server that refuses for another reason than its firewall is not waited for.
+    """
+    until, told = time.monotonic() + deadline, False
+    while True:
+        try:
+            target.ask(lambda session: session.query("SELECT 1"))
+        except Unreachable as error:
+            by_firewall = not error.refused or "no pg_hba.conf entry" in error.message
+            if not by_firewall or time.monotonic() > until:
+                raise
+            if not told:
+                console.note(f"waiting up to {deadline:g} s until {target.dsn.hosts[0]} lets this machine in")
+                told = True
+            sleep(_PAUSE)
+        else:
+            return
