@@ -66,3 +66,5 @@ def lock(session: nox.Session) -> None:
     session.run(*COMPILE, command, *upgrade, "pyproject.toml", "--output-file=requirements/runtime.txt")
     constraint = "--constraints=requirements/runtime.txt"
     session.run(*COMPILE, command, *upgrade, constraint, "--group=dev", "--output-file=requirements/dev.txt")
+    # Not held to the runtime's versions: azure-cli lives in an environment of its own.
+    session.run(*COMPILE, command, *upgrade, "--group=azure", "--output-file=requirements/azure.txt")
