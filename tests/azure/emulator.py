@@ -1,0 +1,399 @@
+"""An Azure Resource Manager on this machine, which the unmodified `az` can't tell from the real one.
+
+    python -m tests.azure.emulator      # prints what to export, and serves until Ctrl-C
+
+HTTPS on a loopback port of its own with a throwaway CA. It keeps what az makes, takes long operations as long as it is
+told, and fails as Azure does where a test asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import socket
+import ssl
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+import trustme
+
+from tests.azure.faults import FAULTS, Plan, Refusal
+from tests.azure.regions import SHAPES, Region
+from tests.azure.resources import SUBSCRIPTION, Answer, Hooks, Json, Resources, Server
+
+TENANT = "44444444-4444-4444-8444-444444444444"
+CLIENT = "22222222-2222-4222-8222-222222222222"
+# What leads az elsewhere than to the emulator. AZURE_* and ARM_* go as well.
+UNSET = (
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+    "MSI_ENDPOINT",
+    "MSI_SECRET",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+)
+CONFIG = """[core]
+instance_discovery = false
+collect_telemetry = false
+encrypt_token_cache = false
+use_msal_http_cache = false
+only_show_errors = true
+survey_message = false
+no_color = true
+[cloud]
+name = local
+"""
+CLOUD = """[local]
+endpoint_resource_manager = {url}/
+endpoint_management = {url}/
+endpoint_active_directory = {url}
+endpoint_active_directory_resource_id = https://management.core.windows.net/
+suffix_postgresql_server_endpoint = .postgres.database.azure.com
+"""
+# Below five minutes MSAL asks for a new token at each call, so that a login that expires does so at once.
+TOKEN_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One request: its path without the query, its body without passwords, and the status (0: no answer)."""
+
+    method: str
+    path: str
+    body: Any
+    status: int
+
+    @property
+    def wrote(self) -> bool:
+        """Whether it changed something."""
+        return self.method in ("PUT", "PATCH", "DELETE") and 200 <= self.status < 300
+
+
+class Emulator:
+    """See the module. A context manager; every hook may be left out, and then no real database stands behind a server."""
+
+    def __init__(
+        self,
+        *,
+        on_server: Callable[[Server], str] | None = None,
+        on_password: Callable[[Server], None] | None = None,
+        on_database: Callable[[Server, str], None] | None = None,
+        on_database_deleted: Callable[[Server, str], None] | None = None,
+        on_server_deleted: Callable[[Server], None] | None = None,
+        operation_seconds: float = 0,
+        retry_ms: int = 20,
+        token_seconds: int = TOKEN_SECONDS,
+    ) -> None:
+        """`operation_seconds`: how long an operation takes, asked for or not; `retry_ms`: how long az waits between polls."""
+        hooks = Hooks(on_server, on_password, on_database, on_database_deleted, on_server_deleted)
+        self.state = Resources(hooks, operation_seconds, retry_ms)
+        self.token_seconds = token_seconds
+        self.requests: list[Recorded] = []
+        self.secret = secrets.token_urlsafe(16)
+        self._plans: list[Plan] = []
+        self._tokens: set[str] = set()
+        self._lock = threading.Lock()
+        self._ca = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._ca.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+        self._server = Listener(self, context)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.close()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def servers(self) -> list[Server]:
+        """As they stand now."""
+        self.state.settle()
+        return list(self.state.servers.values())
+
+    @property
+    def regions(self) -> dict[str, Region]:
+        """By name; change one to make it poorer."""
+        return self.state.regions
+
+    def restrict(self, location: str, shape: str) -> None:
+        """Closes a location in one of the shapes (regions.SHAPES)."""
+        assert shape in SHAPES, f"one of {', '.join(SHAPES)}"
+        self.state.regions[location].restriction = shape
+
+    def fail(self, method: str, path: str, fault: str, *, times: int | None = 1, skip: int = 0) -> Plan:
+        """Meets the next `times` requests (None: all) of a method whose path the pattern finds with a fault of faults.FAULTS."""
+        plan = Plan(method, re.compile(path, re.IGNORECASE), FAULTS[fault], times, skip)
+        with self._lock:
+            self._plans.append(plan)
+        return plan
+
+    def expire_login(self, fault: str = "expired-login") -> Plan:
+        """From now on there is no token to be had."""
+        return self.fail("POST", "/oauth2/v2.0/token$", fault, times=None)
+
+    def writes(self) -> list[tuple[str, str]]:
+        """Method and path of every request that changed something, in their order."""
+        return [(recorded.method, recorded.path) for recorded in list(self.requests) if recorded.wrote]
+
+    def env(self, config_dir: Path, *, logged_in: bool = True) -> dict[str, str]:
+        """Writes az's own folder, logged in as a service principal; returns what leads az there."""
+        config_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        profile = [
+            {
+                "id": subscription,
+                "name": name,
+                "state": "Enabled",
+                "user": {"name": CLIENT, "type": "servicePrincipal"},
+                "isDefault": subscription == SUBSCRIPTION,
+                "tenantId": TENANT,
+                "homeTenantId": TENANT,
+                "environmentName": "local",
+                "managedByTenants": [],
+            }
+            for subscription, name in self.state.subscriptions.items()
+        ]
+        entries = [{"client_id": CLIENT, "tenant": TENANT, "client_secret": self.secret}]
+        files = {
+            "config": CONFIG,
+            "clouds.config": CLOUD.format(url=self.url),
+            "azureProfile.json": json.dumps({"installationId": str(uuid.uuid4()), "subscriptions": profile if logged_in else []}),
+            "service_principal_entries.json": json.dumps(entries if logged_in else []),
+        }
+        for name, text in files.items():
+            (config_dir / name).write_text(text, encoding="utf-8")
+            (config_dir / name).chmod(0o600)
+        bundle = config_dir / "ca.pem"
+        self._ca.cert_pem.write_to_path(str(bundle))
+        return {
+            "AZURE_CONFIG_DIR": str(config_dir),
+            "AZURE_EXTENSION_DIR": str(config_dir / "cliextensions"),
+            "REQUESTS_CA_BUNDLE": str(bundle),
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+
+    # What follows is for the handler's threads.
+
+    def strike(self, method: str, path: str) -> Plan | None:
+        """The fault that meets this request, if one is due."""
+        with self._lock:
+            return next((plan for plan in self._plans if plan.strikes(method, path)), None)
+
+    def hide(self, plan: Plan, path: str) -> None:
+        """Another plan, in which the path isn't found as often as this one has times left."""
+        with self._lock:
+            hidden = Plan("GET", re.compile(f"^{re.escape(path)}$", re.IGNORECASE), FAULTS["not-found"], plan.times)
+            plan.times = plan.hits  # spent
+            self._plans.append(hidden)
+
+    def record(self, method: str, path: str, body: Any, status: int) -> None:
+        with self._lock:
+            self.requests.append(Recorded(method, path, redacted(body), status))
+
+    def token(self) -> Answer:
+        token = f"emulated.{secrets.token_hex(16)}"
+        self._tokens.add(token)
+        return Answer(200, {"token_type": "Bearer", "expires_in": self.token_seconds, "access_token": token})
+
+    def discovery(self) -> Answer:
+        base = f"{self.url}/{TENANT}"
+        return Answer(
+            200,
+            {
+                "issuer": f"{base}/v2.0",
+                "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
+                "token_endpoint": f"{base}/oauth2/v2.0/token",
+                "device_authorization_endpoint": f"{base}/oauth2/v2.0/devicecode",
+            },
+        )
+
+    def answer(self, method: str, path: str, query: str, headers: Mapping[str, str], body: Json, plan: Plan | None) -> Answer:
+        """What the request gets when its connection isn't dropped."""
+        words = words_of(method, path, body)
+        try:
+            if plan and plan.fault.kind == "body":
+                return Answer(plan.fault.status, plan.fault.body)
+            if plan and plan.fault.kind == "answer":
+                raise plan.fault.refusal(words)
+            if path.endswith("/.well-known/openid-configuration"):
+                return self.discovery()
+            if path.endswith("/oauth2/v2.0/token"):
+                return self.token()
+            if headers.get("Authorization", "").removeprefix("Bearer ") not in self._tokens:
+                raise Refusal(
+                    401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing or invalid."
+                )
+            if "api-version=" not in query:
+                raise Refusal(400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is required.")
+            doom = plan.fault.refusal(words) if plan and plan.fault.kind == "operation" else None
+            return self.state.answer(method, path, body, doom)
+        except Refusal as refusal:
+            # az waits as long as it is told to before it tries again.
+            again = {"Retry-After-Ms": str(self.state.retry_ms)} if refusal.status == 429 or refusal.status >= 500 else {}
+            return Answer(refusal.status, {"error": refusal.error()}, again)
+        except Exception as error:
+            return Answer(400, {"error": {"code": "EmulatorFailed", "message": f"{type(error).__name__}: {error}"}})
+
+
+def redacted(body: Any) -> Any:
+    """Without the values whose name says password or secret."""
+    if isinstance(body, dict):
+        return {
+            name: "****" if re.search("(password|secret)$", name, re.IGNORECASE) and isinstance(value, str) else redacted(value)
+            for name, value in body.items()
+        }
+    return [redacted(item) for item in body] if isinstance(body, list) else body
+
+
+def words_of(method: str, path: str, body: Json) -> dict[str, str]:
+    """What a fault's text may name."""
+    words = {"path": path, "location": str(body.get("location", ""))}
+    for name, segment in (("subscription", "subscriptions"), ("group", "resourceGroups"), ("server", "flexibleServers")):
+        if match := re.search(f"/{segment}/([^/]+)", path, re.IGNORECASE):
+            words[name] = match[1]
+    kind = re.sub(r"^.*/providers/", "", path)
+    verb = {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(method, "write")
+    words["action"] = "/".join([*kind.split("/")[:1], *kind.split("/")[1::2], verb])
+    return words
+
+
+class Listener(ThreadingHTTPServer):
+    """The sockets: TLS is spoken by each connection's thread, and all connections are closed in the end."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, emulator: Emulator, context: ssl.SSLContext) -> None:
+        super().__init__(("127.0.0.1", 0), Connection)
+        self.emulator, self.context = emulator, context
+        self.open: set[socket.socket] = set()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        plain, address = super().get_request()
+        wrapped = self.context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        self.open.add(wrapped)
+        return wrapped, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news."""
+
+    def close(self) -> None:
+        self.server_close()
+        for connection in list(self.open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+class Connection(BaseHTTPRequestHandler):
+    """One kept-alive connection."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = 60
+    server: Listener
+
+    def setup(self) -> None:
+        self.request.settimeout(self.timeout)
+        self.request.do_handshake()
+        super().setup()
+
+    def meet(self) -> None:
+        """One request, from its first line to the answer, or to none."""
+        emulator = self.server.emulator
+        parts = urlsplit(self.path)
+        path = unquote(parts.path)
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        form = "json" not in self.headers.get("Content-Type", "")
+        body: Json = {} if form or not raw else json.loads(raw)
+        plan = emulator.strike(self.command, path)
+        kind = plan.fault.kind if plan else ""
+        if kind == "drop":
+            return self.drop(path, body)
+        answer = emulator.answer(self.command, path, parts.query, dict(self.headers), body, plan)
+        if kind == "drop-after":
+            return self.drop(path, body)
+        if plan and kind == "hide":
+            emulator.hide(plan, path)
+        emulator.record(self.command, path, body, answer.status)
+        self.send(answer)
+        return None
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = meet  # noqa: N815
+
+    def drop(self, path: str, body: Json) -> None:
+        self.server.emulator.record(self.command, path, body, 0)
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def send(self, answer: Answer) -> None:
+        content = b"" if answer.body is None else json.dumps(answer.body).encode()
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value.replace("~", self.server.emulator.url, 1))
+        self.send_header("x-ms-request-id", str(uuid.uuid4()))
+        self.send_header("Content-Type", "application/json; charset=utf-8")
+        if answer.status != 204:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD" and answer.status != 204:
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """The recorded requests are the log."""
+
+
+def without_azure(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what leads az elsewhere."""
+    return {name: value for name, value in env.items() if name not in UNSET and not name.startswith(("AZURE_", "ARM_"))}
+
+
+def main() -> None:
+    """An emulator for the developer's own `az`; there is no Postgres behind its servers."""
+    home = Path(tempfile.mkdtemp(prefix="serving-azure-"))
+    try:
+        with Emulator(operation_seconds=2, retry_ms=1000) as emulator:
+            leading = [name for name in os.environ if name in UNSET or name.startswith(("AZURE_", "ARM_"))]
+            if leading:
+                print("unset", *leading)
+            for name, value in emulator.env(home / "az").items():
+                print(f"export {name}={shlex.quote(value)}")
+            print(
+                f"# {emulator.url}, subscription {SUBSCRIPTION}. Run az in a folder without one called azure. Ctrl-C ends it.",
+                flush=True,
+            )
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+    finally:
+        shutil.rmtree(home)
+
+
+if __name__ == "__main__":
+    main()

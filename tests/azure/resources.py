@@ -1,0 +1,655 @@
+"""What a Resource Manager knows: groups, flexible servers and their children, and what it answers. No sockets here."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.azure.faults import Refusal
+from tests.azure.regions import Region, every_region
+
+SUBSCRIPTION = "11111111-1111-4111-8111-111111111111"
+PROVIDER = "Microsoft.DBforPostgreSQL"
+SYSTEM_DATABASES = ("azure_maintenance", "azure_sys", "postgres")
+PARAMETERS = {
+    "azure.extensions": ("Set", "", "pgcrypto,vector,pg_trgm"),
+    "max_connections": ("Integer", "50", "25-5000"),
+    "pgbouncer.enabled": ("Boolean", "false", "true,false"),
+    "require_secure_transport": ("Boolean", "on", "on,off"),
+    "ssl_min_protocol_version": ("Enumeration", "TLSv1.2", "TLSv1.2,TLSv1.3"),
+}
+ISO_TIME = "2026-01-02T03:04:05.678Z"
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status, a JSON body and headers beyond the usual ones; `~` in a header stands for the emulator's address."""
+
+    status: int
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Server:
+    """A flexible server. Its password stands here for the hooks; no answer holds it."""
+
+    subscription: str
+    group: str
+    name: str
+    location: str
+    sku: Json
+    login: str
+    password: str = field(repr=False)
+    version: str
+    storage: Json
+    backup: Json
+    high_availability: Json
+    network: Json
+    tags: Json | None = None
+    zone: str = "1"
+    state: str = "Provisioning"
+    fqdn: str | None = None
+    databases: dict[str, Json] = field(default_factory=dict)
+    rules: dict[str, Json] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"/subscriptions/{self.subscription}/resourceGroups/{self.group}/providers/{PROVIDER}/flexibleServers/{self.name}"
+
+    def json(self, title: str) -> Json:
+        """As GET shows it; the location by its title, as Azure has it for servers (and not for groups)."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "type": f"{PROVIDER}/flexibleServers",
+            "location": title,
+            "tags": self.tags,
+            "sku": self.sku,
+            "systemData": {"createdAt": ISO_TIME},
+            "properties": {
+                "administratorLogin": self.login,
+                "authConfig": {"activeDirectoryAuth": "Disabled", "passwordAuth": "Enabled"},
+                "availabilityZone": self.zone,
+                "backup": {**self.backup, "earliestRestoreDate": ISO_TIME},
+                "dataEncryption": {"type": "SystemManaged"},
+                "fullyQualifiedDomainName": self.fqdn,
+                "highAvailability": self.high_availability,
+                "maintenanceWindow": {"customWindow": "Disabled", "dayOfWeek": 0, "startHour": 0, "startMinute": 0},
+                "minorVersion": "4",
+                "network": self.network,
+                "privateEndpointConnections": [],
+                "replica": {"capacity": 0, "role": "Primary"},
+                "replicaCapacity": 0,
+                "replicationRole": "Primary",
+                "state": self.state,
+                "storage": self.storage,
+                "version": self.version,
+            },
+        }
+
+    def child(self, kind: str, name: str, properties: Json) -> Json:
+        path = f"{self.id}/{kind}/{name}"
+        return {"id": path, "name": name, "type": f"{PROVIDER}/flexibleServers/{kind}", "properties": properties}
+
+
+@dataclass
+class Hooks:
+    """The data plane: what happens to the real database behind the emulated server."""
+
+    on_server: Callable[[Server], str] | None = None  # returns the FQDN that the server reports
+    on_password: Callable[[Server], None] | None = None
+    on_database: Callable[[Server, str], None] | None = None
+    on_database_deleted: Callable[[Server, str], None] | None = None
+    on_server_deleted: Callable[[Server], None] | None = None
+
+
+@dataclass
+class Operation:
+    """A long operation: it ends when it is due, whether or not anybody still asks."""
+
+    due: float
+    target: str  # the id of what it works on
+    finish: Callable[[], None]
+    refusal: Refusal | None
+    done: bool = False
+
+
+class Resources:
+    """One tenant. Every request goes through `answer`, one at a time."""
+
+    def __init__(self, hooks: Hooks, seconds: float, retry_ms: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.hooks, self.seconds, self.retry_ms, self.clock = hooks, seconds, retry_ms, clock
+        self.subscriptions = {SUBSCRIPTION: "Emulated"}
+        self.regions: dict[str, Region] = every_region()
+        self.unregistered: set[str] = set()  # subscriptions where the provider is not registered
+        self.registering_polls = 0  # how many `provider show` say Registering after `provider register`
+        self.registering: dict[str, int] = {}
+        self.taken: set[str] = set()  # names of servers in subscriptions that nobody sees
+        self.groups: dict[str, Json] = {}
+        self.servers: dict[str, Server] = {}
+        self.operations: dict[str, Operation] = {}
+        self.lock = threading.RLock()
+
+    def answer(self, method: str, path: str, body: Json, doom: Refusal | None = None) -> Answer:
+        """What a request gets; `doom` is how the long operation that it starts will fail."""
+        with self.lock:
+            self.settle()
+            for verb, pattern, handler in ROUTES:
+                if verb == method and (match := pattern.fullmatch(path)):
+                    words = match.groupdict()
+                    if words["subscription"] not in self.subscriptions:
+                        message = f"The subscription '{words['subscription']}' could not be found."
+                        raise Refusal(404, "SubscriptionNotFound", message)
+                    return handler(self, Request(words, body, doom))
+        raise Refusal(404, "InvalidResourceType", f"The emulator has no {method} {path}")
+
+    def settle(self) -> None:
+        """Ends the operations that are due."""
+        with self.lock:
+            for operation in list(self.operations.values()):
+                if not operation.done and self.clock() >= operation.due:
+                    operation.done = True
+                    operation.finish()
+
+    def start(self, request: Request, target: str, finish: Callable[[], None], undo: Callable[[], None]) -> Answer:
+        """202 with the addresses to poll."""
+        name = str(uuid.uuid4())
+        refusal = request.doom
+        self.operations[name] = Operation(self.clock() + self.seconds, target, undo if refusal else finish, refusal)
+        self.settle()
+        base = f"~/subscriptions/{request.words['subscription']}/providers/{PROVIDER}/locations/eastus"
+        query = "?api-version=2026-04-01-preview"
+        headers = {
+            "Azure-AsyncOperation": f"{base}/azureAsyncOperation/{name}{query}",
+            "Location": f"{base}/operationResults/{name}{query}",
+            "Retry-After-Ms": str(self.retry_ms),
+        }
+        return Answer(202, {"operation": "Operation", "startTime": ISO_TIME}, headers)
+
+    # What every handler asks first.
+
+    def group(self, request: Request) -> Json:
+        name = request.words["group"]
+        found = self.groups.get(key(request.words["subscription"], name))
+        if found is None:
+            raise Refusal(404, "ResourceGroupNotFound", f"Resource group '{name}' could not be found.")
+        return found
+
+    def registered(self, request: Request) -> None:
+        if request.words["subscription"] in self.unregistered:
+            message = (
+                f"The subscription is not registered to use namespace '{PROVIDER}'. "
+                "See https://aka.ms/rps-not-found for how to register subscriptions."
+            )
+            raise Refusal(409, "MissingSubscriptionRegistration", message)
+
+    def server(self, request: Request, *, parent: str = "") -> Server:
+        self.group(request)
+        words = request.words
+        found = self.servers.get(key(words["subscription"], words["group"], words["server"]))
+        if found is not None:
+            return found
+        if parent:
+            path = f"/subscriptions/{words['subscription']}/resourceGroups/{words['group']}/providers/{PROVIDER}"
+            message = (
+                f"Failed to perform '{parent}' on resource(s) of type 'flexibleServers/{words['kind']}', because the parent "
+                f"resource '{path}/flexibleServers/{words['server']}' could not be found."
+            )
+            raise Refusal(404, "ParentResourceNotFound", message)
+        message = (
+            f"The Resource '{PROVIDER}/flexibleServers/{words['server']}' under resource group '{words['group']}' was not found. "
+            "For more details please go to https://aka.ms/ARMResourceNotFoundFix"
+        )
+        raise Refusal(404, "ResourceNotFound", message)
+
+    def idle(self, server: Server) -> None:
+        """One operation at a time on one server."""
+        if any(not operation.done and operation.target == server.id for operation in self.operations.values()):
+            message = (
+                f"Cannot complete operation while server '{server.name}' is busy processing another operation. Try again later."
+            )
+            raise Refusal(409, "ServerIsBusy", message)
+
+    def show(self, server: Server) -> Json:
+        return server.json(self.regions[server.location].title)
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of the path, the body, and the failure that its long operation is to end in."""
+
+    words: dict[str, str]
+    body: Json
+    doom: Refusal | None
+
+
+def key(*words: str) -> str:
+    """Names don't differ by case."""
+    return "/".join(words).lower()
+
+
+# --- Subscriptions, providers, groups ---------------------------------------------------------------------------------
+
+
+def show_subscription(state: Resources, request: Request) -> Answer:
+    name = request.words["subscription"]
+    return Answer(200, {"id": f"/subscriptions/{name}", "subscriptionId": name, "displayName": state.subscriptions[name]})
+
+
+def show_provider(state: Resources, request: Request) -> Answer:
+    subscription = request.words["subscription"]
+    left = state.registering.get(subscription, 0)
+    if left:
+        state.registering[subscription] = left - 1
+    names = [region.title for region in state.regions.values()]
+    registration = "NotRegistered" if subscription in state.unregistered else "Registering" if left else "Registered"
+    body = {
+        "id": f"/subscriptions/{subscription}/providers/{PROVIDER}",
+        "namespace": PROVIDER,
+        "registrationPolicy": "RegistrationRequired",
+        "registrationState": registration,
+        "resourceTypes": [{"resourceType": "flexibleServers", "locations": names, "apiVersions": ["2026-04-01-preview"]}],
+    }
+    return Answer(200, body)
+
+
+def register_provider(state: Resources, request: Request) -> Answer:
+    subscription = request.words["subscription"]
+    if subscription in state.unregistered:
+        state.unregistered.remove(subscription)
+        state.registering[subscription] = state.registering_polls + bool(state.registering_polls)
+    return show_provider(state, request)
+
+
+def group_json(subscription: str, name: str, location: str, tags: Json | None) -> Json:
+    return {
+        "id": f"/subscriptions/{subscription}/resourceGroups/{name}",
+        "name": name,
+        "type": "Microsoft.Resources/resourceGroups",
+        "location": location,
+        "tags": tags,
+        "properties": {"provisioningState": "Succeeded"},
+    }
+
+
+def list_groups(state: Resources, request: Request) -> Answer:
+    prefix = key(request.words["subscription"], "")
+    return Answer(200, {"value": [group for name, group in state.groups.items() if name.startswith(prefix)]})
+
+
+def show_group(state: Resources, request: Request) -> Answer:
+    return Answer(200, state.group(request))
+
+
+def group_exists(state: Resources, request: Request) -> Answer:
+    return Answer(204 if key(request.words["subscription"], request.words["group"]) in state.groups else 404)
+
+
+def put_group(state: Resources, request: Request) -> Answer:
+    subscription, name = request.words["subscription"], request.words["group"]
+    location = "".join(str(request.body.get("location", "")).lower().split())
+    if location not in state.regions:
+        message = f"The provided location '{location}' is not available for resource group."
+        raise Refusal(400, "LocationNotAvailableForResourceGroup", message)
+    old = state.groups.get(key(subscription, name))
+    if old is not None and old["location"] != location:
+        message = (
+            f"Invalid resource group location '{location}'. The Resource group already exists in location '{old['location']}'."
+        )
+        raise Refusal(409, "InvalidResourceGroupLocation", message)
+    if old is not None and old["properties"]["provisioningState"] == "Deleting":
+        raise Refusal(409, "ResourceGroupBeingDeleted", being_deleted(name))
+    group = group_json(subscription, name, location, request.body.get("tags"))
+    state.groups[key(subscription, name)] = group
+    return Answer(200 if old else 201, group)
+
+
+def being_deleted(group: str) -> str:
+    return f"The resource group '{group}' is in deprovisioning state and cannot perform this operation."
+
+
+def delete_group(state: Resources, request: Request) -> Answer:
+    group = state.group(request)
+    name = key(request.words["subscription"], request.words["group"])
+    group["properties"] = {"provisioningState": "Deleting"}
+
+    def finish() -> None:
+        for path, server in list(state.servers.items()):
+            if path.startswith(f"{name}/"):
+                remove_server(state, server)
+        state.groups.pop(name, None)
+
+    def undo() -> None:
+        group["properties"] = {"provisioningState": "Succeeded"}
+
+    headers = state.start(request, str(group["id"]), finish, undo).headers
+    return Answer(202, None, {"Location": headers["Location"], "Retry-After-Ms": headers["Retry-After-Ms"]})
+
+
+# --- Locations and long operations ------------------------------------------------------------------------------------
+
+
+def capabilities(state: Resources, request: Request) -> Answer:
+    state.registered(request)
+    location = "".join(request.words["location"].lower().split())
+    if location not in state.regions:
+        message = f"The provided location '{location}' is not available for resource type '{PROVIDER}/locations/capabilities'."
+        raise Refusal(400, "LocationNotAvailableForResourceType", message)
+    return Answer(200, {"value": state.regions[location].capabilities()})
+
+
+def server_capabilities(state: Resources, request: Request) -> Answer:
+    return Answer(200, {"value": state.regions[state.server(request).location].capabilities(of_server=True)})
+
+
+def check_name(state: Resources, request: Request) -> Answer:
+    state.registered(request)
+    name = str(request.body["name"]).lower()
+    if name in state.taken or any(server.name == name for server in state.servers.values()):
+        message = "Specified server name is already used."
+        return Answer(200, {"name": name, "nameAvailable": False, "reason": "AlreadyExists", "message": message})
+    return Answer(200, {"name": name, "nameAvailable": True, "message": ""})
+
+
+def show_operation(state: Resources, request: Request) -> Answer:
+    operation = state.operations[request.words["operation"]]
+    body = {"name": request.words["operation"], "startTime": ISO_TIME}
+    if not operation.done:
+        return Answer(200, {**body, "status": "InProgress"}, {"Retry-After-Ms": str(state.retry_ms)})
+    if operation.refusal:
+        return Answer(200, {**body, "status": "Failed", "error": operation.refusal.error()})
+    return Answer(200, {**body, "status": "Succeeded", "properties": {}})
+
+
+def show_result(state: Resources, request: Request) -> Answer:
+    operation = state.operations[request.words["operation"]]
+    if not operation.done:
+        location = f"~/subscriptions/{request.words['subscription']}/providers/{PROVIDER}/locations/eastus/operationResults/"
+        query = "?api-version=2026-04-01-preview"
+        headers = {"Location": f"{location}{request.words['operation']}{query}", "Retry-After-Ms": str(state.retry_ms)}
+        return Answer(202, None, headers)
+    if operation.refusal:
+        raise operation.refusal
+    return Answer(200)
+
+
+# --- Servers ----------------------------------------------------------------------------------------------------------
+
+
+def list_servers(state: Resources, request: Request) -> Answer:
+    words = request.words
+    if "group" in words:
+        state.group(request)
+    prefix = key(words["subscription"], *([words["group"]] if "group" in words else []), "")
+    return Answer(200, {"value": [state.show(server) for path, server in state.servers.items() if path.startswith(prefix)]})
+
+
+def show_server(state: Resources, request: Request) -> Answer:
+    return Answer(200, state.show(state.server(request)))
+
+
+def password_fits(login: str, password: str) -> bool:
+    """Azure's rule for the administrator's password."""
+    classes = sum(bool(re.search(kind, password)) for kind in ("[a-z]", "[A-Z]", "[0-9]", "[^A-Za-z0-9]"))
+    parts = {login[start : start + 3].lower() for start in range(len(login) - 2)}
+    return 8 <= len(password) <= 128 and classes >= 3 and not any(part in password.lower() for part in parts)
+
+
+def unexpected() -> Refusal:
+    """What Azure says to nearly anything that it didn't expect, a weak password among them; with its own spelling."""
+    message = f"An unexpected error occured while processing the request. Tracking ID: '{uuid.uuid4()}'"
+    return Refusal(500, "InternalServerError", message)
+
+
+def put_server(state: Resources, request: Request) -> Answer:
+    state.registered(request)
+    group = state.group(request)
+    words, body = request.words, request.body
+    properties = body.get("properties", {})
+    path = key(words["subscription"], words["group"], words["server"])
+    if group["properties"]["provisioningState"] == "Deleting":
+        raise Refusal(409, "ResourceGroupBeingDeleted", being_deleted(words["group"]))
+    if path in state.servers:
+        return patch_server(state, request)
+    name = words["server"].lower()
+    if name in state.taken or any(server.name == name for server in state.servers.values()):
+        raise Refusal(409, "ServerNameAlreadyExists", "Specified server name is already used.")
+    region = state.regions["".join(str(body["location"]).lower().split())]
+    region.allow(str(properties.get("version", "")), body["sku"])
+    login, password = str(properties.get("administratorLogin", "")), str(properties.get("administratorLoginPassword", ""))
+    if not login or not password:
+        missing = "AdministratorLoginPassword" if login else "AdministratorLogin"
+        message = f"Parameter '{missing}' must be specified. This parameter cannot be NULL or empty."
+        raise Refusal(400, "MissingRequiredParameter", message)
+    high = {"mode": "Disabled", **properties.get("highAvailability", {})}
+    server = Server(
+        subscription=words["subscription"],
+        group=words["group"],
+        name=name,
+        location=region.name,
+        sku=dict(body["sku"]),
+        login=login,
+        password=password,
+        version=str(properties["version"]),
+        storage={"type": "", "iops": 120, "tier": "P4", "autoGrow": "Disabled", **properties.get("storage", {})},
+        backup={"backupRetentionDays": 7, "geoRedundantBackup": "Disabled", **properties.get("backup", {})},
+        high_availability={**high, "state": "NotEnabled" if high["mode"] == "Disabled" else "Healthy"},
+        network={"publicNetworkAccess": "Enabled", **properties.get("network", {})},
+        tags=body.get("tags"),
+        zone=str(properties.get("availabilityZone") or "1"),
+        databases={database: {"charset": "UTF8", "collation": "en_US.utf8"} for database in SYSTEM_DATABASES},
+    )
+    state.servers[path] = server
+    if not password_fits(login, password):
+        request = Request(words, body, unexpected())
+
+    def finish() -> None:
+        server.fqdn = f"{name}.postgres.database.azure.com"
+        if state.hooks.on_server:
+            server.fqdn = state.hooks.on_server(server)
+        server.state = "Ready"
+
+    def undo() -> None:
+        del state.servers[path]
+
+    return state.start(request, server.id, finish, undo)
+
+
+def patch_server(state: Resources, request: Request) -> Answer:
+    server = state.server(request)
+    state.idle(server)
+    properties = request.body.get("properties", {})
+    asked = {name: value for name, value in properties.get("storage", {}).items() if value is not None}
+    if asked.get("storageSizeGB", server.storage["storageSizeGB"]) < server.storage["storageSizeGB"]:
+        raise Refusal(400, "InvalidParameterValue", "Storage size can't be decreased.")
+    password = properties.get("administratorLoginPassword")
+    if password is not None and not password_fits(server.login, password):
+        request = Request(request.words, request.body, unexpected())
+    server.state = "Updating"
+
+    def finish() -> None:
+        server.state = "Ready"
+        server.sku.update(request.body.get("sku") or {})
+        server.storage.update(asked)
+        server.backup.update({k: v for k, v in properties.get("backup", {}).items() if k != "earliestRestoreDate"})
+        server.network.update(properties.get("network") or {})
+        server.version = str(properties.get("version") or server.version)
+        server.tags = request.body["tags"] if request.body.get("tags") is not None else server.tags
+        if mode := properties.get("highAvailability", {}).get("mode"):
+            server.high_availability = {"mode": mode, "state": "NotEnabled" if mode == "Disabled" else "Healthy"}
+        if password is not None:
+            server.password = password
+            if state.hooks.on_password:
+                state.hooks.on_password(server)
+
+    def undo() -> None:
+        server.state = "Ready"
+
+    return state.start(request, server.id, finish, undo)
+
+
+def remove_server(state: Resources, server: Server) -> None:
+    del state.servers[key(server.subscription, server.group, server.name)]
+    if state.hooks.on_server_deleted:
+        state.hooks.on_server_deleted(server)
+
+
+def delete_server(state: Resources, request: Request) -> Answer:
+    try:
+        server = state.server(request)
+    except Refusal as refusal:
+        if refusal.code == "ResourceNotFound":
+            return Answer(204)
+        raise
+    state.idle(server)
+    server.state = "Dropping"
+
+    def undo() -> None:
+        server.state = "Ready"
+
+    return state.start(request, server.id, lambda: remove_server(state, server), undo)
+
+
+# --- Children of a server ---------------------------------------------------------------------------------------------
+
+
+def children(server: Server, kind: str) -> dict[str, Json]:
+    """The children of a kind, by name; `kind` as the path has it, in lower case."""
+    if kind == "configurations":
+        return {
+            name: {
+                "value": server.parameters.get(name, default),
+                "defaultValue": default,
+                "dataType": data_type,
+                "allowedValues": allowed,
+                "source": "user-override" if name in server.parameters else "system-default",
+                "isDynamicConfig": True,
+                "isReadOnly": False,
+                "isConfigPendingRestart": False,
+            }
+            for name, (data_type, default, allowed) in PARAMETERS.items()
+        }
+    return server.databases if kind == "databases" else server.rules
+
+
+KINDS = {"databases": "databases", "firewallrules": "firewallRules", "configurations": "configurations"}
+
+
+def list_children(state: Resources, request: Request) -> Answer:
+    kind = request.words["kind"].lower()
+    server = state.server(request, parent="read")
+    return Answer(200, {"value": [server.child(KINDS[kind], name, values) for name, values in children(server, kind).items()]})
+
+
+def show_child(state: Resources, request: Request) -> Answer:
+    kind, name = request.words["kind"].lower(), request.words["child"]
+    server = state.server(request, parent="read")
+    found = children(server, kind).get(name)
+    if found is None:
+        path = f"{PROVIDER}/flexibleServers/{server.name}/{KINDS[kind]}/{name}"
+        message = f"The requested resource of type '{path}' was not found."
+        raise Refusal(404, "ResourceNotFound", message)
+    return Answer(200, server.child(KINDS[kind], name, found))
+
+
+def put_child(state: Resources, request: Request) -> Answer:
+    kind, name = request.words["kind"].lower(), request.words["child"]
+    server = state.server(request, parent="write")
+    state.idle(server)
+    properties = request.body.get("properties", {})
+
+    def finish() -> None:
+        if kind == "configurations":
+            server.parameters[name] = str(properties["value"])
+            return
+        known = name in children(server, kind)
+        children(server, kind)[name] = dict(properties)
+        if kind == "databases" and not known and state.hooks.on_database:
+            state.hooks.on_database(server, name)
+
+    if kind == "configurations" and name not in PARAMETERS:
+        raise Refusal(400, "InvalidParameterName", f"The configuration '{name}' does not exist for {server.name} server.")
+    return state.start(request, server.id, finish, lambda: None)
+
+
+def delete_child(state: Resources, request: Request) -> Answer:
+    kind, name = request.words["kind"].lower(), request.words["child"]
+    server = state.server(request, parent="delete")
+    if name not in children(server, kind):
+        return Answer(204)
+    state.idle(server)
+    if kind == "databases" and name in SYSTEM_DATABASES:
+        raise Refusal(400, "OperationNotAllowed", f"The database '{name}' is a system database and can't be dropped.")
+
+    def finish() -> None:
+        del children(server, kind)[name]
+        if kind == "databases" and state.hooks.on_database_deleted:
+            state.hooks.on_database_deleted(server, name)
+
+    return state.start(request, server.id, finish, lambda: None)
+
+
+Handler = Callable[[Resources, Request], Answer]
+
+
+def routes(prefix: str, table: dict[str, Handler]) -> list[tuple[str, re.Pattern[str], Handler]]:
+    """`METHOD path` -> handler, as patterns; `{word}` is one segment, and letter case says nothing."""
+    found = []
+    for line, handler in table.items():
+        method, _, path = line.partition(" ")
+        pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", prefix + path).replace(".", r"\.")
+        found.append((method, re.compile(pattern, re.IGNORECASE), handler))
+    return found
+
+
+ROUTES = [
+    *routes(
+        "/subscriptions/{subscription}",
+        {
+            "GET ": show_subscription,
+            "GET /providers/" + PROVIDER: show_provider,
+            "POST /providers/" + PROVIDER + "/register": register_provider,
+            "GET /resourcegroups": list_groups,
+            "HEAD /resourcegroups/{group}": group_exists,
+            "GET /resourcegroups/{group}": show_group,
+            "PUT /resourcegroups/{group}": put_group,
+            "DELETE /resourcegroups/{group}": delete_group,
+        },
+    ),
+    *routes(
+        "/subscriptions/{subscription}/providers/" + PROVIDER,
+        {
+            "GET /flexibleServers": list_servers,
+            "POST /checkNameAvailability": check_name,
+            "POST /locations/{location}/checkNameAvailability": check_name,
+            "GET /locations/{location}/capabilities": capabilities,
+            "GET /locations/{location}/azureAsyncOperation/{operation}": show_operation,
+            "GET /locations/{location}/operationResults/{operation}": show_result,
+        },
+    ),
+    *routes(
+        "/subscriptions/{subscription}/resourceGroups/{group}/providers/" + PROVIDER + "/flexibleServers",
+        {
+            "GET ": list_servers,
+            "GET /{server}": show_server,
+            "PUT /{server}": put_server,
+            "PATCH /{server}": patch_server,
+            "DELETE /{server}": delete_server,
+            "GET /{server}/capabilities": server_capabilities,
+            "GET /{server}/{kind}": list_children,
+            "GET /{server}/{kind}/{child}": show_child,
+            "PUT /{server}/{kind}/{child}": put_child,
+            "PATCH /{server}/{kind}/{child}": put_child,
+            "DELETE /{server}/{kind}/{child}": delete_child,
+        },
+    ),
+]
