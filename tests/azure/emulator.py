@@ -31,7 +31,7 @@ import trustme
 
 from tests.azure.faults import FAULTS, Plan, Refusal
 from tests.azure.regions import SHAPES, Region
-from tests.azure.resources import SUBSCRIPTION, Answer, Hooks, Json, Resources, Server
+from tests.azure.resources import PROVIDER, SUBSCRIPTION, Answer, Hooks, Json, Resources, Server, key
 
 TENANT = "44444444-4444-4444-8444-444444444444"
 CLIENT = "22222222-2222-4222-8222-222222222222"
@@ -70,17 +70,19 @@ TOKEN_SECONDS = 240
 
 @dataclass(frozen=True)
 class Recorded:
-    """One request: its path without the query, its body without passwords, and the status (0: no answer)."""
+    """One request: its path without the query, its body without passwords, and its status (0: nothing was done)."""
 
     method: str
     path: str
     body: Any
     status: int
+    answered: bool = True  # or the connection was dropped
 
     @property
     def wrote(self) -> bool:
-        """Whether it changed something."""
-        return self.method in ("PUT", "PATCH", "DELETE") and 200 <= self.status < 300
+        """Whether it changed something; a DELETE of what isn't there is answered with 204."""
+        writes = self.method in ("PUT", "PATCH", "DELETE") or self.path.endswith("/register")
+        return writes and self.status in (200, 201, 202)
 
 
 class Emulator:
@@ -138,8 +140,8 @@ class Emulator:
         return self.state.regions
 
     def restrict(self, location: str, shape: str) -> None:
-        """Closes a location in one of the shapes (regions.SHAPES)."""
-        assert shape in SHAPES, f"one of {', '.join(SHAPES)}"
+        """Closes a location in one of the shapes (regions.SHAPES), or with a fault that answers the PUT, as "exhausted"."""
+        assert shape in SHAPES or FAULTS[shape].kind == "answer", f"one of {', '.join(SHAPES)}"
         self.state.regions[location].restriction = shape
 
     def fail(self, method: str, path: str, fault: str, *, times: int | None = 1, skip: int = 0) -> Plan:
@@ -148,6 +150,34 @@ class Emulator:
         with self._lock:
             self._plans.append(plan)
         return plan
+
+    def add_group(self, name: str, location: str = "eastus2", subscription: str = SUBSCRIPTION) -> None:
+        """A resource group that is there already."""
+        self.state.answer("PUT", f"/subscriptions/{subscription}/resourcegroups/{name}", {"location": location})
+
+    def add_server(self, group: str, name: str, subscription: str = SUBSCRIPTION, **changes: Any) -> Server:
+        """A server that is there already. `changes`: location, sku, tier, version, login, password, storage (GiB)."""
+        body = {
+            "location": changes.get("location", "eastus2"),
+            "sku": {"name": changes.get("sku", "Standard_B1ms"), "tier": changes.get("tier", "Burstable")},
+            "properties": {
+                "version": changes.get("version", "16"),
+                "administratorLogin": changes.get("login", "pgadmin"),
+                "administratorLoginPassword": changes.get("password", "Emulated-1234"),
+                "storage": {"storageSizeGB": changes.get("storage", 32)},
+            },
+        }
+        path = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{PROVIDER}/flexibleServers/{name}"
+        with self.state.lock:
+            seconds, self.state.seconds = self.state.seconds, 0
+            self.state.answer("PUT", path, body)
+            self.state.seconds = seconds
+        return self.state.servers[key(subscription, group, name)]
+
+    @property
+    def created(self) -> list[str]:
+        """The id of every group, server, database and rule that came into being, in their order."""
+        return list(self.state.created)
 
     def expire_login(self, fault: str = "expired-login") -> Plan:
         """From now on there is no token to be had."""
@@ -207,9 +237,9 @@ class Emulator:
             plan.times = plan.hits  # spent
             self._plans.append(hidden)
 
-    def record(self, method: str, path: str, body: Any, status: int) -> None:
+    def record(self, method: str, path: str, body: Any, status: int, *, answered: bool = True) -> None:
         with self._lock:
-            self.requests.append(Recorded(method, path, redacted(body), status))
+            self.requests.append(Recorded(method, path, redacted(body), status, answered))
 
     def token(self) -> Answer:
         token = f"emulated.{secrets.token_hex(16)}"
@@ -268,11 +298,11 @@ def redacted(body: Any) -> Any:
 
 def words_of(method: str, path: str, body: Json) -> dict[str, str]:
     """What a fault's text may name."""
-    words = {"path": path, "location": str(body.get("location", ""))}
+    words = {"path": path, "location": str(body.get("location", "")), "sku": str((body.get("sku") or {}).get("name", ""))}
     for name, segment in (("subscription", "subscriptions"), ("group", "resourceGroups"), ("server", "flexibleServers")):
         if match := re.search(f"/{segment}/([^/]+)", path, re.IGNORECASE):
             words[name] = match[1]
-    kind = re.sub(r"^.*/providers/", "", path)
+    kind = re.sub("^.*/providers/", "", path) if "/providers/" in path else f"Microsoft.Resources{path}"
     verb = {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(method, "write")
     words["action"] = "/".join([*kind.split("/")[:1], *kind.split("/")[1::2], verb])
     return words
@@ -335,10 +365,10 @@ class Connection(BaseHTTPRequestHandler):
         plan = emulator.strike(self.command, path)
         kind = plan.fault.kind if plan else ""
         if kind == "drop":
-            return self.drop(path, body)
+            return self.drop(path, body, 0)
         answer = emulator.answer(self.command, path, parts.query, dict(self.headers), body, plan)
         if kind == "drop-after":
-            return self.drop(path, body)
+            return self.drop(path, body, answer.status)
         if plan and kind == "hide":
             emulator.hide(plan, path)
         emulator.record(self.command, path, body, answer.status)
@@ -347,8 +377,8 @@ class Connection(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = meet  # noqa: N815
 
-    def drop(self, path: str, body: Json) -> None:
-        self.server.emulator.record(self.command, path, body, 0)
+    def drop(self, path: str, body: Json, status: int) -> None:
+        self.server.emulator.record(self.command, path, body, status, answered=False)
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)

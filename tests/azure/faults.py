@@ -22,9 +22,9 @@ class Refusal(Exception):
 class Fault:
     """How a request is met. `{words}` in the text are those of its path, and its location.
 
-    - answer: with status, code and message; nothing is done. For 429 and 5xx, az itself tries four times more.
+    - answer: with status, code and message; nothing is done. az itself asks three times more on 429 and 5xx.
     - operation: the request is accepted, and its long operation fails with code and message.
-    - drop: the connection is closed; nothing is done.
+    - drop: the connection is closed; nothing is done. Here too az asks three times more, over some 5 s.
     - drop-after: the connection is closed, and it is done all the same.
     - hide: the request is met as usual; the next GETs of the same path (`times`) say ResourceNotFound.
     - body: with status and body.
@@ -37,6 +37,7 @@ class Fault:
     body: dict[str, Any] = field(default_factory=dict)
 
     def refusal(self, words: dict[str, str]) -> Refusal:
+        """The error, with the words in its text."""
         message = re.sub(r"{(\w+)}", lambda match: words.get(match[1], "?"), self.message)
         return Refusal(self.status or 500, self.code, message)
 
@@ -86,6 +87,14 @@ CLOSED_TO_PUT = {
 
 FAULTS = {
     **CLOSED_TO_PUT,
+    "exhausted": Fault(
+        "answer",
+        409,
+        "SkuNotAvailable",
+        "The requested VM size for resource 'Following SKUs have failed for Capacity Restrictions: {sku}' is currently not "
+        "available in location '{location}'. Please try another size or deploy to a different location or different zone. See "
+        "https://aka.ms/azureskunotavailable for details.",
+    ),
     "quota": Fault("answer", 409, "QuotaExceeded", QUOTA),
     "quota-in-operation": Fault("operation", code="QuotaExceeded", message=QUOTA),
     "conflict": Fault("answer", 409, "Conflict", "Another operation on the resource '{server}' is in progress. Try again later."),
@@ -108,8 +117,9 @@ FAULTS = {
         "answer",
         429,
         "SubscriptionRequestsThrottled",
-        "Number of requests for subscription '{subscription}' and operation 'GET/{location}' exceeded the backend storage "
-        "limit. Please try again after '6' seconds.",
+        "Number of write requests for subscription '{subscription}' actor '22222222-2222-4222-8222-222222222222' exceeded. "
+        "Please try again after '5' seconds after additional tokens are available. Refer to https://aka.ms/arm-throttling for "
+        "additional information.",
     ),
     "internal": Fault("answer", 500, "InternalServerError", INTERNAL),
     "unavailable": Fault("answer", 503, "ServiceUnavailable", "The service is temporarily unavailable. Please try again later."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.azure.faults import CLOSED_TO_PUT, Refusal
+from tests.azure.faults import CLOSED_TO_PUT, FAULTS, Refusal
 
 TITLES = {
     "eastus": "East US",
@@ -34,17 +34,16 @@ class Region:
 
     name: str
     title: str
-    restriction: str | None = None  # one of SHAPES
+    restriction: str | None = None  # one of SHAPES, or the name of any fault that answers the PUT
     versions: list[str] = field(default_factory=lambda: list(VERSIONS))
     skus: dict[str, list[tuple[str, int, int]]] = field(default_factory=lambda: {tier: list(skus) for tier, skus in SKUS.items()})
     zones: list[str] = field(default_factory=lambda: ["1", "2", "3"])
 
     def allow(self, version: str, sku: dict[str, str]) -> None:
         """Raises Refusal where a server of this kind can't be made here."""
-        if self.restriction in CLOSED_TO_PUT:
-            raise CLOSED_TO_PUT[self.restriction].refusal({"location": self.name})
         if self.restriction:
-            raise CLOSED_TO_PUT["location-is-offer-restricted"].refusal({"location": self.name})
+            fault = FAULTS.get(self.restriction, FAULTS["location-is-offer-restricted"])
+            raise fault.refusal({"location": self.name, "sku": sku["name"]})
         if version not in self.versions:
             message = f"The value of the 'Version' should be in: [{','.join(self.versions)}]. "
             raise Refusal(400, "ParameterOutOfRange", message + "Verify that the specified parameter value is correct.")

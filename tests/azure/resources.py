@@ -134,6 +134,7 @@ class Resources:
         self.registering_polls = 0  # how many `provider show` say Registering after `provider register`
         self.registering: dict[str, int] = {}
         self.taken: set[str] = set()  # names of servers in subscriptions that nobody sees
+        self.created: list[str] = []  # ids, in the order in which they came into being
         self.groups: dict[str, Json] = {}
         self.servers: dict[str, Server] = {}
         self.operations: dict[str, Operation] = {}
@@ -310,6 +311,8 @@ def put_group(state: Resources, request: Request) -> Answer:
         raise Refusal(409, "ResourceGroupBeingDeleted", being_deleted(name))
     group = group_json(subscription, name, location, request.body.get("tags"))
     state.groups[key(subscription, name)] = group
+    if old is None:
+        state.created.append(group["id"])
     return Answer(200 if old else 201, group)
 
 
@@ -449,6 +452,7 @@ def put_server(state: Resources, request: Request) -> Answer:
         databases={database: {"charset": "UTF8", "collation": "en_US.utf8"} for database in SYSTEM_DATABASES},
     )
     state.servers[path] = server
+    state.created.append(server.id)
     if not password_fits(login, password):
         request = Request(words, body, unexpected())
 
@@ -573,6 +577,8 @@ def put_child(state: Resources, request: Request) -> Answer:
             return
         known = name in children(server, kind)
         children(server, kind)[name] = dict(properties)
+        if not known:
+            state.created.append(f"{server.id}/{KINDS[kind]}/{name}")
         if kind == "databases" and not known and state.hooks.on_database:
             state.hooks.on_database(server, name)
 
