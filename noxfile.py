@@ -6,12 +6,14 @@ Sessions use the environment that bootstrap.py made, so that what is tested is w
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "unit", "integration"]
+nox.options.sessions = ["lint", "types", "unit", "integration", "azure"]
 
 SERVERS = ["embedded-16", "embedded-18", "docker"]
 COMPILE = ("uv", "pip", "compile", "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--quiet")
@@ -43,6 +45,16 @@ def integration(session: nox.Session, server: str) -> None:
     workers = os.environ.get("PYTEST_WORKERS", "2")
     once = [] if server == SERVERS[0] else ["--ignore=tests/integration/test_handover.py"]  # no server takes part in it
     session.run("pytest", "tests/integration", f"--server={server}", f"--numprocesses={workers}", *once, *session.posargs)
+
+
+@nox.session(venv_backend="venv", reuse_venv=True)
+def azure(session: nox.Session) -> None:
+    """The real az, in an environment of its own, against the suite's own Resource Manager. The whole runs want Docker."""
+    session.install("--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement", "requirements/azure.txt")
+    az = Path(session.bin) / ("az.bat" if os.name == "nt" else "az")
+    workers = os.environ.get("PYTEST_WORKERS", "2")
+    argv = (sys.executable, "-m", "pytest", "tests/azure", f"--numprocesses={workers}", *session.posargs)
+    session.run(*argv, env={"AZ": str(az)}, external=True)
 
 
 @nox.session

@@ -55,6 +55,7 @@ FLAGS = {
     "github_secret": "Set this secret of the GitHub repository to the DSN, by gh.",
     "idle_in_transaction_timeout": "How long the role's transactions may wait for their client (60s).",
     "json": "Print the result as one JSON document.",
+    "key_vault": "Set a secret of this Azure Key Vault to the DSN, by az.",
     "keep_group": "Delete the server alone (which is the default).",
     "keep_password": "Leave the role's password as it is.",
     "local": "Use the server of `invoke up`; start it when it isn't running.",
@@ -76,6 +77,7 @@ FLAGS = {
     "resource_group": "The resource group (the server's name and -rg).",
     "resume": "Run a no-transaction file that was cut off again, from its beginning.",
     "revoke_extra": "Take away what the roles have beyond the design.",
+    "secret_name": "The secret of the Key Vault (POSTGRES-DSN).",
     "secrets_file": "Set POSTGRES_DSN in this dotenv file, which then only you can read.",
     "server_name": "The flexible server: 3 to 63 of a-z, 0-9 and -, one name for all of Azure.",
     "sku_name": "The compute SKU (standard_b1ms).",
@@ -235,6 +237,8 @@ def provision(
     github_secret: str | None = None,
     github_environment: str | None = None,
     repo: str | None = None,
+    key_vault: str | None = None,
+    secret_name: str | None = None,
     env_file: str | None = None,
     local: bool = False,
     plan: bool = False,
@@ -283,25 +287,29 @@ def migrate(
     resume: bool = False,
     wait: str | None = None,
     lock_wait: str | None = None,
+    open_firewall: bool = False,
+    subscription_id: str | None = None,
+    resource_group: str | None = None,
+    server_name: str | None = None,
     json: bool = False,
 ) -> None:
     """Apply the pending migrations, each in one transaction with its ledger row."""
+    flags = dict(locals())
     from scripts import migrate as migrating
-    from scripts import target
+    from scripts import opening, target
 
-    migrating.run(
-        target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console),
-        migrating.Options(
-            folder=folder(migrations_dir),
-            to=to,
-            plan_only=plan,
-            allow_out_of_order=allow_out_of_order,
-            resume=resume,
-            wait=seconds("wait", wait, 0.0),
-            lock_wait=seconds("lock-wait", lock_wait, 300.0),
-        ),
-        console,
+    goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
+    options = migrating.Options(
+        folder=folder(migrations_dir),
+        to=to,
+        plan_only=plan,
+        allow_out_of_order=allow_out_of_order,
+        resume=resume,
+        wait=seconds("wait", wait, 0.0),
+        lock_wait=seconds("lock-wait", lock_wait, 300.0),
     )
+    with opening.way_in(flags, goal, console):
+        migrating.run(goal, options, console)
 
 
 @command
@@ -345,6 +353,8 @@ def roles(
     github_secret: str | None = None,
     github_environment: str | None = None,
     repo: str | None = None,
+    key_vault: str | None = None,
+    secret_name: str | None = None,
     plan: bool = False,
     check: bool = False,
     revoke_extra: bool = False,
@@ -403,6 +413,8 @@ def rotate(
     github_secret: str | None = None,
     github_environment: str | None = None,
     repo: str | None = None,
+    key_vault: str | None = None,
+    secret_name: str | None = None,
     plan: bool = False,
     finish: bool = False,
     abort: bool = False,
@@ -465,6 +477,8 @@ def push(
     github_secret: str | None = None,
     github_environment: str | None = None,
     repo: str | None = None,
+    key_vault: str | None = None,
+    secret_name: str | None = None,
     json: bool = False,
 ) -> None:
     """Put the application's DSN, POSTGRES_DSN, where it belongs: a dotenv file, a secret of GitHub."""

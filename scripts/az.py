@@ -267,6 +267,12 @@ def put_secret(az: Az, vault: str, name: str, value: Secret) -> str:
     return re.sub(r"(/secrets/[^/]+)/.*", r"\1", out.strip())
 
 
+def vault_login() -> Question[str]:
+    """Until when the login's token for Key Vaults is good; proves that there is one."""
+    words = ("account", "get-access-token", "--resource", "https://vault.azure.net", "--query", "expiresOn", "--output", "tsv")
+    return Question(words, str.strip)
+
+
 def check_version(found: tuple[int, ...]) -> None:
     """Raises UsageError when az is too old to take the arguments as they are given here."""
     if found[:2] < OLDEST:

@@ -113,6 +113,20 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
         f"az provider register -n {PROVIDER} --wait",
     ),
     (
+        "vault",
+        Way.STOP,
+        (r"Failed to resolve '[^']*vault", r"VaultNotFound"),
+        "there is no Key Vault of this name, or it can't be seen from here",
+        "az keyvault list -o table shows those that there are",
+    ),
+    (
+        "vault forbidden",
+        Way.STOP,
+        (r"ForbiddenByRbac", r"does not have secrets \w+ permission", r"ForbiddenByPolicy", r"ForbiddenByFirewall"),
+        "the login may not set a secret of this Key Vault",
+        "let an owner of the vault give it the role Key Vault Secrets Officer, and let this machine through the vault's firewall",
+    ),
+    (
         "forbidden",
         Way.STOP,
         (
@@ -171,6 +185,9 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
         Way.AGAIN,
         (
             r"ServerIsBusy",
+            r"ServerBusy",
+            r"Another operation on the resource",
+            r"ResourceGroupBeingDeleted",
             r"OperationInProgress",
             r"AnotherOperationInProgress",
             r"ConflictingServerOperation",

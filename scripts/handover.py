@@ -1,4 +1,4 @@
-"""Where a DSN goes: the terminal, a dotenv file, a secret of GitHub. The only module that knows gh's words."""
+"""Where a DSN goes: the terminal, a dotenv file, a secret of GitHub or of a Key Vault. The only module that knows gh's words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import shell
+from scripts import az, shell
+from scripts.az import Az
 from scripts.console import Console
 from scripts.dsn import Dsn, clean_env
 from scripts.errors import OpsError, UsageError
@@ -30,12 +31,14 @@ class Destinations:
     github_secret: str | None = None
     github_environment: str | None = None
     repo: str | None = None
+    key_vault: str | None = None
+    secret_name: str | None = None
     app_file: Path | None = None  # of a server of this machine, which always keeps its application's DSN
     env: Mapping[str, str]
     run: shell.Run = shell.run
 
     def __bool__(self) -> bool:
-        return self.emit or any((self.secrets_file, self.github_secret, self.app_file))
+        return self.emit or any((self.secrets_file, self.github_secret, self.key_vault, self.app_file))
 
     def check(self) -> None:
         """Sees to it that a DSN would arrive, before one is made. Raises UsageError and OpsError."""
@@ -54,6 +57,17 @@ class Destinations:
                     "--github-secret needs the gh command, which is not on PATH", "install it: https://cli.github.com"
                 )
             self._gh("list")
+        if self.secret_name and self.key_vault is None:
+            raise UsageError("--secret-name says which secret of --key-vault is meant", "add --key-vault NAME")
+        if self.key_vault is not None:
+            if not re.fullmatch(r"[A-Za-z](-?[A-Za-z0-9]){2,23}", self.key_vault):
+                raise UsageError(
+                    f"--key-vault {self.key_vault}: a vault's name has 3 to 24 letters, digits and -, a letter first"
+                )
+            if not re.fullmatch(r"[A-Za-z0-9-]{1,127}", self._vault_secret):
+                raise UsageError(f"--secret-name {self.secret_name}: Key Vault takes letters, digits and -, 127 at most")
+            with Az(self.env) as client:
+                client.ask(az.vault_login())
 
     def deliver(self, dsn: Dsn, console: Console) -> list[str]:
         """Puts the DSN everywhere; returns where, for a sentence. Raises OpsError when one of them doesn't take it."""
@@ -65,10 +79,17 @@ class Destinations:
         if self.github_secret is not None:
             self._gh("set", self.github_secret, stdin=value)
             places.append(self._github)
+        if self.key_vault is not None:
+            with Az(self.env, redact=console.redact) as client:
+                places.append(f"the Key Vault secret {az.put_secret(client, self.key_vault, self._vault_secret, value)}")
         if self.emit:
             console.emit(VARIABLE, value)
             places.append("this terminal")
         return places
+
+    @property
+    def _vault_secret(self) -> str:
+        return self.secret_name or VARIABLE.replace("_", "-")
 
     @property
     def _github(self) -> str:
@@ -85,6 +106,8 @@ class Destinations:
             ("github-secret", self.github_secret),
             ("github-environment", self.github_environment),
             ("repo", self.repo),
+            ("key-vault", self.key_vault),
+            ("secret-name", self.secret_name),
         ):
             if value is not None:
                 yield f"--{flag} {shell.quoted(value)}"
@@ -106,7 +129,7 @@ class Destinations:
 
 def destinations(flags: Mapping[str, Any], *, env: Mapping[str, str], app_file: Path | None = None) -> Destinations:
     """What the flags say. Raises UsageError when one of them is empty, as an unset variable in a script makes it."""
-    for name in ("secrets_file", "github_secret", "github_environment", "repo"):
+    for name in ("secrets_file", "github_secret", "github_environment", "repo", "key_vault", "secret_name"):
         if flags[name] == "":
             raise UsageError(f"--{name.replace('_', '-')} is empty", "give it a value, or leave it away")
     return Destinations(
@@ -115,6 +138,8 @@ def destinations(flags: Mapping[str, Any], *, env: Mapping[str, str], app_file: 
         github_secret=flags["github_secret"],
         github_environment=flags["github_environment"],
         repo=flags["repo"],
+        key_vault=flags["key_vault"],
+        secret_name=flags["secret_name"],
         app_file=app_file,
         env=env,
     )

@@ -5,22 +5,46 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from scripts import az, firewall
+from scripts import az, caller, firewall, request
 from scripts.az import Az, AzError
 from scripts.console import Console
-from scripts.errors import OpsError
+from scripts.errors import OpsError, UsageError
 from scripts.failures import Way
 from scripts.firewall import Rule
 from scripts.flexible import Wanted
+from scripts.request import Reader
 from scripts.shell import quoted, uninterrupted
 from scripts.target import Target, Unreachable
 
 DEADLINE = 360.0  # seconds; a firewall rule takes up to 5 minutes to work
 _PAUSE = 2.0  # seconds between two tries
 _TRIES = 5  # to remove the rule
+
+
+@contextlib.contextmanager
+def way_in(flags: Mapping[str, Any], target: Target, console: Console) -> Iterator[None]:
+    """With --open-firewall, a way to the target for as long as the block lasts; without it, nothing is done.
+
+    The server is the one of the DSN, unless a flag or setting names it. Raises UsageError and OpsError.
+    """
+    if not flags["open_firewall"]:
+        yield
+        return
+    if flags["plan"]:
+        raise UsageError("--plan changes nothing, and so opens no firewall", "leave one of them away")
+    reader = Reader(flags, target.found)
+    name, is_azure, _ = target.dsn.hosts[0].partition(".postgres.database.azure.com")
+    subscription, group, server = request.place(reader, name if is_azure else None)
+    reader.finish()
+    wanted = Wanted(subscription=subscription, group=group, server=server, database=target.dsn.database, locations=())
+    address = caller.address(target.found)
+    with Az(target.env, redact=console.redact) as client, opened(client, wanted, address, console):
+        until_it_answers(target, DEADLINE, console)
+        yield
 
 
 @contextlib.contextmanager

@@ -114,13 +114,15 @@ class Reader:
         if self.problems:
             count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
             listed = "\n".join(f"  {problem}" for problem in self.problems)
-            raise UsageError(f"{count} with the flags and settings; nothing was done:\n{listed}", "invoke --help provision")
+            raise UsageError(
+                f"{count} with the flags and settings; nothing was done:\n{listed}", "invoke --help TASK; .env.example"
+            )
 
 
-def place(reader: Reader) -> tuple[str, str, str]:
+def place(reader: Reader, default_server: str | None = None) -> tuple[str, str, str]:
     """The subscription, the resource group and the server that are named; problems stay with the reader."""
     subscription = reader.checked("subscription_id", _subscription_problem)
-    server = reader.checked("server_name", flexible.server_name_problem)
+    server = reader.checked("server_name", flexible.server_name_problem, default_server)
     for flag, value, hint in (
         ("subscription_id", subscription, f": {_EXAMPLE_SUBSCRIPTION}"),
         ("server_name", server, ", one name for all of Azure"),

@@ -37,12 +37,14 @@ class Postgres:
 
     def make(self, server: Server) -> str:
         """The administrator, who is no superuser; returns the host."""
-        self.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE CREATEDB IN ROLE azure_pg_admin").format(sql.Identifier(server.login)))
+        self.execute(
+            sql.SQL("CREATE ROLE {} LOGIN CREATEROLE CREATEDB IN ROLE azure_pg_admin").format(sql.Identifier(server.login))
+        )
         self.set_password(server)
         return self.address
 
     def set_password(self, server: Server) -> None:
         self.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(server.login), sql.Literal(server.password)))
 
-    def make_database(self, server: Server, name: str) -> None:
+    def make_database(self, _: Server, name: str) -> None:
         self.execute(sql.SQL("CREATE DATABASE {} OWNER azure_pg_admin").format(sql.Identifier(name)))

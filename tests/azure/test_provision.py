@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-import stat
 from typing import Any
 
 import psycopg
-import pytest
-from dotenv import dotenv_values
 
-from scripts.dsn import parse
-from tests.azure.emulator import Emulator
-from tests.azure.regions import SHAPES
 from tests.azure.world import World, writes
-from tests.database import ROOT
 
 # The example of the PowerShell script that this replaces, flag by flag.
 SEED = (

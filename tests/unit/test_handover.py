@@ -255,7 +255,10 @@ def test_a_missing_gh_is_said_with_where_to_get_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["secrets_file", "github_secret", "github_environment", "repo"])
 def test_an_empty_flag_is_no_missing_flag(flag: str) -> None:
-    flags = {"emit_secrets": False, **dict.fromkeys(("secrets_file", "github_secret", "github_environment", "repo"))}
+    flags = {
+        "emit_secrets": False,
+        **dict.fromkeys(("secrets_file", "github_secret", "github_environment", "repo", "key_vault", "secret_name")),
+    }
     with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')} is empty"):
         handover.destinations({**flags, flag: ""}, env={})
 
