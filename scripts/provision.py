@@ -36,6 +36,7 @@ from scripts.blueprint import Action, Kind, NoRegion, Observed, Plan, Step
 from scripts.build import Build
 from scripts.console import Console
 from scripts.dsn import Dsn
+from scripts.embedded import DATABASE
 from scripts.errors import ExitCode, OpsError, UsageError
 from scripts.failures import Way
 from scripts.flexible import Region, Server
@@ -126,31 +127,37 @@ def _role_options(flags: Mapping[str, Any], found: Sources, path: Path) -> roles
 
 def _local(flags: Mapping[str, Any], found: Sources, console: Console) -> ExitCode:
     """The same pipeline on the server of `invoke up`: it is there, or is started, and nothing has to be let in."""
-    running = server.local(found, say=console.note)
     mode = target.psql_mode(flags["psql"], flags["docker"] or flags["use_docker_psql"])
-    path = request.as_path(flags["secrets_file"]) or Path(running.app_file)
-    goal = target.at(running.dsn, "--local", mode=mode, flags=["--local"], found=found, app_file=Path(running.app_file))
-    console.conceal(goal.dsn.password, goal.dsn.uri())
-    action = Action.CREATE if running.started else Action.KEEP
-    steps = [
-        Step(action=action, kind=Kind.SERVER, name=str(running.choice), reason="started" if running.started else "it is up"),
-        Step(action=Action.KEEP, kind=Kind.DATABASE, name=running.dsn.database, reason="the server's own"),
-        Step(action=Action.SKIP, kind=Kind.RULE, name="firewall", reason="the server listens on this machine alone"),
-    ]
-    plan = Plan(steps=tuple(steps))
+    is_up = server.is_up(found)
+    plan = Plan(
+        steps=(
+            Step(
+                action=Action.KEEP if is_up else Action.CREATE,
+                kind=Kind.SERVER,
+                name="on this machine",
+                reason="it is up" if is_up else "it isn't up; as `invoke up` starts it",
+            ),
+            Step(action=Action.KEEP, kind=Kind.DATABASE, name=DATABASE, reason="the server's own"),
+            Step(action=Action.SKIP, kind=Kind.RULE, name="firewall", reason="the server listens on this machine alone"),
+        )
+    )
     _show(plan, console)
     if flags["plan"]:
-        console.document(_plan_facts(plan))
-        return ExitCode.OK
-    parts, app, code = _fill(
-        goal, flags["apply_migrations"], _role_options(flags, found, path) if flags["create_app_users"] else None, console
-    )
-    place = dict.fromkeys(("subscriptionId", "resourceGroup")) | {
+        return _end_plan(plan, console)
+    running = server.local(found, say=console.note)
+    app_file = Path(running.app_file)
+    goal = target.at(running.dsn, "--local", mode=mode, flags=["--local"], found=found, app_file=app_file)
+    console.conceal(goal.dsn.password, goal.dsn.uri())
+    role_options = _role_options(flags, found, app_file) if flags["create_app_users"] else None
+    parts, app, code = _fill(goal, flags["apply_migrations"], role_options, console)
+    place = {
+        "subscriptionId": None,
         "location": "local",
+        "resourceGroup": None,
         "serverName": str(running.choice),
         "serverFqdn": running.dsn.hosts[0],
     }
-    more = {"changed": running.started, "steps": _steps(steps), "keptIn": str(path), **parts}
+    more = {"changed": running.started, "steps": _steps(plan.steps), "keptIn": str(app_file), **parts}
     document(console, place, running.dsn, app, emit=flags["emit_secrets"], more=more)
     return code
 
@@ -204,10 +211,7 @@ class _Runner:
             raise NoRegion(error.message, f"{error.hint}; then: {self.options.again}", error.table) from None
         _show(plan, self.console)
         if self.options.plan_only:
-            count = len(plan.writes)
-            self.console.say(f"{count or 'nothing'} to change; nothing was written")
-            self.console.document(_plan_facts(plan))
-            return ExitCode.OK
+            return _end_plan(plan, self.console)
         if not self.options.yes:
             for step in plan.disruptive:
                 self.console.confirm(f"{step.action.value} {step.kind.value} {step.name} ({step.reason})?", yes=False)
@@ -388,13 +392,18 @@ def _show(plan: Plan, console: Console) -> None:
         console.note(f"note: {note}")
 
 
-def _plan_facts(plan: Plan) -> dict[str, Any]:
-    return {
-        "steps": _steps(plan.steps),
-        "regions": [region.location for region in plan.regions],
-        "passedOver": dict(plan.passed_over),
-        "notes": list(plan.notes),
-    }
+def _end_plan(plan: Plan, console: Console) -> ExitCode:
+    count = len(plan.writes)
+    console.say(f"{count or 'nothing'} to change; nothing was written")
+    console.document(
+        {
+            "steps": _steps(plan.steps),
+            "regions": [region.location for region in plan.regions],
+            "passedOver": dict(plan.passed_over),
+            "notes": list(plan.notes),
+        }
+    )
+    return ExitCode.OK
 
 
 def _steps(steps: Sequence[Step]) -> list[dict[str, str]]:

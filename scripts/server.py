@@ -81,6 +81,12 @@ def local(found: Sources, *, home: Path = settings.LOCAL, say: Say = lambda text
     return up(found, home=home, say=say)
 
 
+def is_up(found: Sources, *, home: Path = settings.LOCAL) -> bool:
+    """Whether the server of `up` runs, without starting it."""
+    choice = _remembered(home)
+    return choice is not None and _server(choice, found, home, lambda text: None).running()
+
+
 def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, say: Say = lambda text: None) -> tuple[str, bool]:
     """Stops the server; with `purge`, deletes the data of all that were ever up here. Returns its name and whether it ran."""
     with _lock(home):
