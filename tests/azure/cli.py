@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.azure.emulator import Emulator, without_azure
+from tests.azure.emulator import Emulator
+from tests.azure.login import without_azure
 
 
 def find_az() -> str:

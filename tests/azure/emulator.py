@@ -29,41 +29,12 @@ from urllib.parse import unquote, urlsplit
 
 import trustme
 
+from tests.azure import handlers, login, vaults
 from tests.azure.faults import FAULTS, Plan, Refusal
+from tests.azure.login import TENANT, without_azure
 from tests.azure.regions import SHAPES, Region
 from tests.azure.resources import PROVIDER, SUBSCRIPTION, Answer, Hooks, Json, Resources, Server, key
 
-TENANT = "44444444-4444-4444-8444-444444444444"
-CLIENT = "22222222-2222-4222-8222-222222222222"
-# What leads az elsewhere than to the emulator. AZURE_* and ARM_* go as well.
-UNSET = (
-    "IDENTITY_ENDPOINT",
-    "IDENTITY_HEADER",
-    "MSI_ENDPOINT",
-    "MSI_SECRET",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-)
-CONFIG = """[core]
-instance_discovery = false
-collect_telemetry = false
-encrypt_token_cache = false
-use_msal_http_cache = false
-only_show_errors = true
-survey_message = false
-no_color = true
-[cloud]
-name = local
-"""
-CLOUD = """[local]
-endpoint_resource_manager = {url}/
-endpoint_management = {url}/
-endpoint_active_directory = {url}
-endpoint_active_directory_resource_id = https://management.core.windows.net/
-suffix_postgresql_server_endpoint = .postgres.database.azure.com
-"""
 # Below five minutes MSAL asks for a new token at each call, so that a login that expires does so at once.
 TOKEN_SECONDS = 240
 
@@ -111,8 +82,10 @@ class Emulator:
         self._lock = threading.Lock()
         self._ca = trustme.CA()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ca.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+        self._ca.issue_cert("127.0.0.1", "localhost", f"*{vaults.SUFFIX}").configure_cert(context)
         self._server = Listener(self, context)
+        self._proxy: vaults.Proxy | None = None  # once there is a vault
+        self.vaults = vaults.Vaults()
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -123,6 +96,9 @@ class Emulator:
         self._server.shutdown()
         self._thread.join()
         self._server.close()
+        if self._proxy is not None:
+            self._proxy.shutdown()
+            self._proxy.server_close()
 
     @property
     def url(self) -> str:
@@ -153,7 +129,7 @@ class Emulator:
 
     def add_group(self, name: str, location: str = "eastus2", subscription: str = SUBSCRIPTION) -> None:
         """A resource group that is there already."""
-        self.state.answer("PUT", f"/subscriptions/{subscription}/resourcegroups/{name}", {"location": location})
+        handlers.answer(self.state, "PUT", f"/subscriptions/{subscription}/resourcegroups/{name}", {"location": location})
 
     def add_server(self, group: str, name: str, subscription: str = SUBSCRIPTION, **changes: Any) -> Server:
         """A server that is there already. `changes`: location, sku, tier, version, login, password, storage (GiB)."""
@@ -170,9 +146,17 @@ class Emulator:
         path = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{PROVIDER}/flexibleServers/{name}"
         with self.state.lock:
             seconds, self.state.seconds = self.state.seconds, 0
-            self.state.answer("PUT", path, body)
+            handlers.answer(self.state, "PUT", path, body)
             self.state.seconds = seconds
         return self.state.servers[key(subscription, group, name)]
+
+    def add_vault(self, name: str) -> dict[str, list[str]]:
+        """An empty key vault: secret -> its values. From now on `env` holds a proxy that leads to vaults and nowhere else."""
+        if self._proxy is None:
+            self._proxy = vaults.Proxy(self._server.server_address[1])
+            serve = threading.Thread(target=self._proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+            serve.start()
+        return self.vaults.secrets.setdefault(name, {})
 
     @property
     def created(self) -> list[str]:
@@ -188,40 +172,11 @@ class Emulator:
         return [(recorded.method, recorded.path) for recorded in list(self.requests) if recorded.wrote]
 
     def env(self, config_dir: Path, *, logged_in: bool = True) -> dict[str, str]:
-        """Writes az's own folder, logged in as a service principal; returns what leads az there."""
-        config_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        profile = [
-            {
-                "id": subscription,
-                "name": name,
-                "state": "Enabled",
-                "user": {"name": CLIENT, "type": "servicePrincipal"},
-                "isDefault": subscription == SUBSCRIPTION,
-                "tenantId": TENANT,
-                "homeTenantId": TENANT,
-                "environmentName": "local",
-                "managedByTenants": [],
-            }
-            for subscription, name in self.state.subscriptions.items()
-        ]
-        entries = [{"client_id": CLIENT, "tenant": TENANT, "client_secret": self.secret}]
-        files = {
-            "config": CONFIG,
-            "clouds.config": CLOUD.format(url=self.url),
-            "azureProfile.json": json.dumps({"installationId": str(uuid.uuid4()), "subscriptions": profile if logged_in else []}),
-            "service_principal_entries.json": json.dumps(entries if logged_in else []),
-        }
-        for name, text in files.items():
-            (config_dir / name).write_text(text, encoding="utf-8")
-            (config_dir / name).chmod(0o600)
-        bundle = config_dir / "ca.pem"
-        self._ca.cert_pem.write_to_path(str(bundle))
-        return {
-            "AZURE_CONFIG_DIR": str(config_dir),
-            "AZURE_EXTENSION_DIR": str(config_dir / "cliextensions"),
-            "REQUESTS_CA_BUNDLE": str(bundle),
-            "NO_PROXY": "127.0.0.1,localhost",
-        }
+        """Writes az's own folder, logged in as a service principal; returns the variables that lead az there."""
+        subscriptions = self.state.subscriptions if logged_in else {}
+        variables = login.write(config_dir, self.url, self._ca.cert_pem.bytes(), subscriptions, self.secret)
+        proxy = {"HTTPS_PROXY": f"http://127.0.0.1:{self._proxy.server_address[1]}"} if self._proxy else {}
+        return {**variables, **proxy}
 
     # What follows is for the handler's threads.
 
@@ -271,17 +226,21 @@ class Emulator:
             if path.endswith("/oauth2/v2.0/token"):
                 return self.token()
             if headers.get("Authorization", "").removeprefix("Bearer ") not in self._tokens:
-                raise Refusal(
-                    401, "AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing or invalid."
-                )
+                message = "Authentication failed. The 'Authorization' header is missing or invalid."
+                raise Refusal(401, "AuthenticationFailed", message)
+            if (host := headers.get("Host", "").partition(":")[0]).endswith(vaults.SUFFIX):
+                return Answer(200, self.vaults.answer(method, host, path, body))
             if "api-version=" not in query:
                 raise Refusal(400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is required.")
             doom = plan.fault.refusal(words) if plan and plan.fault.kind == "operation" else None
-            return self.state.answer(method, path, body, doom)
+            return handlers.answer(self.state, method, path, body, doom)
         except Refusal as refusal:
             # az waits as long as it is told to before it tries again.
-            again = {"Retry-After-Ms": str(self.state.retry_ms)} if refusal.status == 429 or refusal.status >= 500 else {}
-            return Answer(refusal.status, {"error": refusal.error()}, again)
+            extra = {"Retry-After-Ms": str(self.state.retry_ms)} if refusal.status == 429 or refusal.status >= 500 else {}
+            if refusal.status == 401:  # az asks a vault where its tokens are to be had
+                resource = f"https://{vaults.SUFFIX.removeprefix('.')}"
+                extra = {"WWW-Authenticate": f'Bearer authorization="{self.url}/{TENANT}", resource="{resource}"'}
+            return Answer(refusal.status, {"error": refusal.error()}, extra)
         except Exception as error:
             return Answer(400, {"error": {"code": "EmulatorFailed", "message": f"{type(error).__name__}: {error}"}})
 
@@ -371,7 +330,7 @@ class Connection(BaseHTTPRequestHandler):
             return self.drop(path, body, answer.status)
         if plan and kind == "hide":
             emulator.hide(plan, path)
-        emulator.record(self.command, path, body, answer.status)
+        emulator.record(self.command, path, {} if path.startswith("/secrets/") else body, answer.status)
         self.send(answer)
         return None
 
@@ -400,17 +359,12 @@ class Connection(BaseHTTPRequestHandler):
         """The recorded requests are the log."""
 
 
-def without_azure(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what leads az elsewhere."""
-    return {name: value for name, value in env.items() if name not in UNSET and not name.startswith(("AZURE_", "ARM_"))}
-
-
 def main() -> None:
     """An emulator for the developer's own `az`; there is no Postgres behind its servers."""
     home = Path(tempfile.mkdtemp(prefix="serving-azure-"))
     try:
         with Emulator(operation_seconds=2, retry_ms=1000) as emulator:
-            leading = [name for name in os.environ if name in UNSET or name.startswith(("AZURE_", "ARM_"))]
+            leading = [name for name in os.environ if name not in without_azure(os.environ)]
             if leading:
                 print("unset", *leading)
             for name, value in emulator.env(home / "az").items():

@@ -131,6 +131,13 @@ FAULTS = {
         "authorization to perform action '{action}' over scope '{path}' or the scope is invalid. If access was recently "
         "granted, please refresh your credentials.",
     ),
+    "vault-forbidden": Fault(
+        "answer",
+        403,
+        "Forbidden",
+        "Caller is not authorized to perform action on resource. If role assignments, deny assignments or role definitions were "
+        "changed recently, please observe propagation time.",
+    ),
     "unregistered": Fault(
         "answer",
         409,

@@ -8,10 +8,17 @@ from typing import Any
 from tests.azure.faults import CLOSED_TO_PUT, FAULTS, Refusal
 
 TITLES = {
+    "australiaeast": "Australia East",
+    "canadacentral": "Canada Central",
     "eastus": "East US",
     "eastus2": "East US 2",
     "centralus": "Central US",
+    "germanywestcentral": "Germany West Central",
+    "northcentralus": "North Central US",
     "northeurope": "North Europe",
+    "southcentralus": "South Central US",
+    "swedencentral": "Sweden Central",
+    "uksouth": "UK South",
     "westeurope": "West Europe",
     "westus": "West US",
     "westus2": "West US 2",

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.azure.cli import Az, ended
-from tests.azure.emulator import Emulator, without_azure
+from tests.azure.emulator import Emulator
 from tests.azure.faults import FAULTS
+from tests.azure.login import without_azure
 from tests.azure.regions import SHAPES
 from tests.azure.resources import SUBSCRIPTION, Server
 from tests.conftest import ROOT
@@ -200,6 +201,24 @@ def test_one_operation_at_a_time_and_one_that_outlives_its_caller(az_program: st
         assert codes == [(0, False), (1, True)]
 
 
+def test_a_key_vault(az_program: str, emulator: Emulator, tmp_path: Path) -> None:
+    vault = emulator.add_vault("myvault")
+    az = Az(az_program, emulator, tmp_path)
+    value = tmp_path / "value"
+    value.write_text("postgresql://a:b%2F@host/db?sslmode=require")
+    secret = "--vault-name myvault -n dsn"
+    missing = az(f"keyvault secret show {secret}")
+    assert (missing.code, "(SecretNotFound)" in missing.err) == (3, True)
+    made = az(f"keyvault secret set {secret} --file {value} --encoding utf-8 -o json --query id").json
+    assert made.startswith("https://myvault.vault.emulated/secrets/dsn/")
+    assert vault == {"dsn": [value.read_text()]}
+    assert az(f"keyvault secret show {secret} -o json").json["value"] == value.read_text()
+    assert value.read_text() not in repr(emulator.requests)
+    emulator.fail("PUT", "^/secrets/dsn$", "vault-forbidden")
+    refused = az(f"keyvault secret set {secret} --file {value} -o none")
+    assert (refused.code, "(Forbidden) Caller is not authorized" in refused.err) == (1, True)
+
+
 # --- The faults -------------------------------------------------------------------------------------------------------
 
 WORDS = {
@@ -353,7 +372,7 @@ def test_a_group_that_may_not_be_read(az: Az, emulator: Emulator) -> None:
 
 
 def test_every_fault_has_its_test() -> None:
-    elsewhere = {"name-taken", "slow-to-appear", "expired-login", "expired-secret", "drop-after"}
+    elsewhere = {"name-taken", "slow-to-appear", "expired-login", "expired-secret", "drop-after", "vault-forbidden"}
     assert set(FAULTS) == {*WORDS, *TO_CREATE, *TO_CHILD, *elsewhere} - {"offer-restricted", "no-skus"}
 
 
