@@ -9,6 +9,7 @@ from enum import Enum
 
 from scripts import firewall, flexible
 from scripts.errors import UsageError
+from scripts.failures import PROVIDER
 from scripts.firewall import Rule
 from scripts.flexible import Region, Server, Wanted
 
@@ -140,8 +141,8 @@ def at(region: Region, step: Step, wanted: Wanted) -> Step:
 
 def _foundations(wanted: Wanted, seen: Observed, region: Region) -> Iterable[Step]:
     if seen.registered is False:
-        reason = "the subscription isn't registered for it"
-        yield Step(action=Action.CREATE, kind=Kind.PROVIDER, name="Microsoft.DBforPostgreSQL", reason=reason)
+        reason = "the subscription isn't registered for it, so what regions offer isn't known yet"
+        yield Step(action=Action.CREATE, kind=Kind.PROVIDER, name=PROVIDER, reason=reason)
     if seen.group is None:
         where = (("location", region.location),)
         reason = f"it isn't there; in {region.location}"

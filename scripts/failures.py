@@ -60,6 +60,7 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
             r"SubscriptionNotFound",
             r"subscription of '[^']*' doesn't exist",
             r"InvalidSubscriptionId",
+            r"Subscription '[^']*' not found",
         ),
         "the login can't see this subscription",
         "az account list -o table shows those it sees; give one as --subscription-id, or az login --tenant TENANT",
@@ -122,7 +123,13 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
     (
         "vault forbidden",
         Way.STOP,
-        (r"ForbiddenByRbac", r"does not have secrets \w+ permission", r"ForbiddenByPolicy", r"ForbiddenByFirewall"),
+        (
+            r"ForbiddenByRbac",
+            r"does not have secrets \w+ permission",
+            r"ForbiddenByPolicy",
+            r"ForbiddenByFirewall",
+            r"\(Forbidden\) Caller is not authorized",
+        ),
         "the login may not set a secret of this Key Vault",
         "let an owner of the vault give it the role Key Vault Secrets Officer, and let this machine through the vault's firewall",
     ),
@@ -280,7 +287,7 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
 
 def classify(text: str, code: int) -> Failure:
     """What a failed call means. `text` is az's stderr without secrets, `code` its exit code."""
-    text = text.strip()
+    text = _once(text)
     for kind, way, patterns, cause, hint in _TABLE:
         if any(re.search(pattern, text, re.IGNORECASE | re.DOTALL) for pattern in patterns):
             return Failure(kind=kind, way=way, cause=cause, hint=hint, text=text)
@@ -288,3 +295,11 @@ def classify(text: str, code: int) -> Failure:
         return Failure(kind="missing", way=Way.STOP, cause="a resource isn't there", hint="", text=text)
     cause = f"az failed (exit code {code}) in a way that isn't known here"
     return Failure(kind="unknown", way=Way.STOP, cause=cause, hint="", text=text)
+
+
+def _once(text: str) -> str:
+    """az's words without its `ERROR: `, and without the lines that repeat an answer's code and message."""
+    lines = [line.removeprefix("ERROR: ").rstrip() for line in text.strip().splitlines()]
+    first = lines[0] if lines else ""
+    kept = [line for line in lines[1:] if line.partition(": ")[2] not in first or not line.startswith(("Code: ", "Message: "))]
+    return "\n".join([first, *kept])

@@ -38,7 +38,7 @@ from scripts.console import Console
 from scripts.dsn import Dsn
 from scripts.embedded import DATABASE
 from scripts.errors import ExitCode, OpsError, UsageError
-from scripts.failures import Way
+from scripts.failures import PROVIDER, Way
 from scripts.flexible import Region, Server
 from scripts.request import Request
 from scripts.secret import Secret
@@ -236,7 +236,7 @@ class _Runner:
     # Observe and plan.
 
     def _observe(self) -> Observed:
-        """All that the plan depends on, in one wave of questions; in a second one, what only a new server asks for."""
+        """All that the plan depends on, in one wave of questions; in two more, what only a new server asks for."""
         wanted = self.wanted
         versions, *answers = self.client.try_ask(
             az.version(), az.login(wanted.subscription), az.server(wanted), az.database(wanted), az.rules(wanted)
@@ -249,12 +249,15 @@ class _Runner:
         _, server, database, rules = answers
         if server is not None:
             return Observed(server=server, database=bool(database), rules=rules or ())
-        registered, group, *offers = self.client.try_ask(
-            az.provider(wanted.subscription), az.group(wanted), *(az.region(wanted, name) for name in wanted.locations)
-        )
-        for answer in (registered, group):
-            if isinstance(answer, AzError):
-                raise answer
+        registered, group = self.client.ask(az.provider(wanted.subscription), az.group(wanted))
+        if not registered and not self.options.plan_only:
+            # Regions answer to registered subscriptions alone; az would register this one without a word.
+            with self.console.working(f"registering the subscription for {PROVIDER} ..."):
+                az.register(self.client, wanted)
+            registered = True
+        offers: list[Any] = [Region(location=name) for name in wanted.locations]
+        if registered:
+            offers = self.client.try_ask(*(az.region(wanted, name) for name in wanted.locations))
         regions = tuple(_offer(name, offer) for name, offer in zip(wanted.locations, offers, strict=True))
         return Observed(registered=bool(registered), group=group, regions=regions)
 

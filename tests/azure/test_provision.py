@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import stat
 from typing import Any
 
 import psycopg
+import pytest
+from dotenv import dotenv_values
 
+from scripts.dsn import parse
+from tests.azure.faults import FAULTS as FAULT_KINDS
+from tests.azure.regions import SHAPES
 from tests.azure.world import World, writes
+from tests.database import ROOT
 
 # The example of the PowerShell script that this replaces, flag by flag.
 SEED = (
@@ -49,3 +57,300 @@ def test_the_example_of_the_script_that_this_replaces(whole: World) -> None:
     assert writes(whole.emulator) == before
     assert len(whole.calls("az")) <= 6
     assert document(second.stdout)["adminPassword"] == made["adminPassword"]
+
+
+def failed(result: Any, code: int, *texts: str) -> None:
+    """A failure as users are to see one: its exit code, what happened, the next command, and no traceback."""
+    assert result.returncode == code, result.stdout + result.stderr
+    for text in texts:
+        assert text in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_a_plan_writes_nothing(world: World) -> None:
+    result = world.provision("--allow-cidr", "203.0.113.0/28", "--plan")
+    assert result.returncode == 0, result.stderr
+    assert "4 to change; nothing was written" in result.stdout
+    for words in (
+        r"create  group          serving-\w+-rg",
+        r"create  server         serving-\w+ .*in eastus2: PostgreSQL 16, Standard_B1ms \(Burstable\), 32 GiB",
+        r"create  database       serving ",
+        r"create  firewall rule  allow-203-0-113-0_203-0-113-15  203.0.113.0 to 203.0.113.15",
+        r"should eastus2 refuse: centralus, westus2",
+    ):
+        assert re.search(words, result.stdout), result.stdout
+    assert world.emulator.writes() == []
+    assert not world.secrets_file.exists()
+    shown = json.loads(world.provision("--plan", "--json").stdout)
+    assert [(step["action"], step["kind"]) for step in shown["steps"]] == [
+        ("create", "group"),
+        ("create", "server"),
+        ("create", "database"),
+    ]
+
+
+def test_a_plan_for_a_subscription_that_is_not_registered_does_not_register_it(world: World) -> None:
+    world.emulator.state.unregistered.add(world.env["AZURE_SUBSCRIPTION_ID"])
+    planned = world.provision("--plan")
+    assert "Microsoft.DBforPostgreSQL" in planned.stdout
+    assert world.emulator.writes() == []
+    world.made()
+    assert [path.rpartition("/")[2] for method, path in world.emulator.writes() if method == "POST"] == ["register"]
+
+
+def test_a_second_run_changes_nothing_and_asks_little(world: World) -> None:
+    rules = ("--allow-azure-services", "--allow-cidr", "203.0.113.0/28,198.51.100.7/32", "--allow-current-ip")
+    first = world.made(*rules)
+    assert first["changed"]
+    before = writes(world.emulator)
+    assert len(before) == len(set(before)) == 7
+    world.forget_calls()
+    second = world.made(*rules)
+    assert not second["changed"]
+    assert {step["action"] for step in second["steps"]} == {"keep"}
+    assert writes(world.emulator) == before
+    assert len(world.calls()) <= 6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_closed_region_is_passed_over(world: World, shape: str) -> None:
+    world.emulator.restrict("eastus", shape)
+    made = world.made("--location", "eastus", "--location-fallback", "centralus,westus2")
+    assert made["location"] == "centralus"
+    assert [server.location for server in world.emulator.servers] == ["centralus"]
+    again = world.made("--location", "eastus", "--location-fallback", "centralus,westus2")
+    assert (again["changed"], again["location"]) == (False, "centralus")
+
+
+def test_no_open_region_is_told_in_one_table(world: World) -> None:
+    for location, shape in zip(("eastus", "eastus2", "centralus", "westus2"), ("offer-restricted", "no-skus"), strict=False):
+        world.emulator.restrict(location, shape)
+    world.emulator.regions["centralus"].versions = ["13"]
+    world.emulator.regions["westus2"].skus["Burstable"] = []
+    result = world.provision("--location", "eastus", "--location-fallback", "eastus2,centralus,westus2,marsnorth")
+    failed(result, 2, "none of the regions takes", "--location-fallback")
+    for words in (
+        r"eastus +restricted: Provisioning in requested region is not supported",
+        r"eastus2 +restricted: it offers no SKU",
+        r"centralus +PostgreSQL 16 is not offered",
+        r"westus2 +standard_b1ms is not offered",
+        r"marsnorth +",
+    ):
+        assert re.search(words, result.stderr), result.stderr
+    assert world.emulator.writes() == []
+
+
+def test_regions_that_close_only_to_the_creation_are_told_in_one_table(world: World) -> None:
+    shapes = ("restricted-for-provisioning", "location-is-offer-restricted", "no-versions")
+    for location, shape in zip(("eastus2", "centralus", "westus2"), shapes, strict=True):
+        world.emulator.restrict(location, shape)
+    result = world.provision()
+    failed(result, 1, "every region refused", "RestrictedLocation", "LocationIsOfferRestricted", "ParameterOutOfRange")
+    assert world.emulator.servers == []
+    world.emulator.regions["centralus"].restriction = None
+    assert world.made()["location"] == "centralus"
+    assert writes(world.emulator).count(f"PUT resourcegroups/{world.server}-rg") == 1
+
+
+SERVER, DATABASE, RULE, GROUP = "/flexibleServers/[^/]+$", "/databases/[^/]+$", "/firewallRules/[^/]+$", "/resourcegroups/[^/]+$"
+# fault -> (method, path, how often, what it ends with and says; nothing: it is got over)
+FAULTS: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
+    "quota": ("PUT", SERVER, 1, ("quota of the subscription is used up", "Current Limit: 10, Current Usage: 10")),
+    "quota-in-operation": ("PUT", SERVER, 1, ("quota of the subscription is used up", "Current Limit: 10")),
+    "exhausted": ("PUT", SERVER, 1, ()),
+    "conflict": ("PUT", SERVER, 1, ()),
+    "throttled": ("PUT", SERVER, 4, ()),
+    "internal": ("PUT", SERVER, 4, ("an internal error, which may be the region, a taken name or the password's rules",)),
+    "unavailable": ("PUT", SERVER, 4, ()),
+    "forbidden": ("PUT", SERVER, 1, ("the login has no right to do this", "flexibleServers/write")),
+    "unregistered": ("PUT", SERVER, 1, ()),
+    "password-policy": ("PUT", SERVER, 1, ("Azure refuses the administrator's password",)),
+    "operation-failed": ("PUT", SERVER, 1, ("an internal error",)),
+    "operation-canceled": ("PUT", SERVER, 1, ("isn't known here", "(OperationCanceled)")),
+    "drop": ("PUT", SERVER, 4, ()),
+    "drop-after": ("PUT", SERVER, 1, ()),
+    "slow-to-appear": ("PUT", SERVER, 1, ()),
+    "name-taken": ("POST", "/checkNameAvailability$", 1, ("the server's name is taken",)),
+    "server-is-busy": ("PUT", DATABASE, 2, ()),
+    "server-busy": ("PUT", RULE, 1, ()),
+    "not-found": ("PUT", DATABASE, 1, ()),
+    "group-being-deleted": ("PUT", GROUP, 1, ()),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_classified_and_the_next_run_converges(world: World, fault: str) -> None:
+    method, path, times, texts = FAULTS[fault]
+    plan = world.emulator.fail(method, path, fault, times=times)
+    first = world.provision("--allow-azure-services")
+    assert plan.hits == times
+    if texts:
+        failed(first, 1, *texts, "kept: ", "next:  ", "invoke provision")
+        world.made("--allow-azure-services")
+    else:
+        assert first.returncode == 0, first.stderr
+        assert "read back: all of it is as asked for" in first.stdout
+    made = world.emulator.created
+    # Group, server, database and rule; an operation that fails on its way takes back what it began.
+    assert len(made) - len(set(made)) == (1 if FAULT_KINDS[fault].kind == "operation" else 0)
+    assert len(set(made)) == 4
+
+
+@pytest.mark.parametrize("fault", ["expired-login", "expired-secret"])
+def test_a_login_that_has_expired_is_the_first_thing_that_is_told(world: World, fault: str) -> None:
+    world.emulator.expire_login(fault)
+    failed(world.provision(), 1, "az is not logged in, or its login has expired", "AADSTS", "az login")
+    assert world.emulator.writes() == []
+
+
+def test_nobody_is_logged_in(world: World) -> None:
+    world.emulator.env(world.home / "az", logged_in=False)
+    failed(world.provision(), 1, "az is not logged in", "az login")
+
+
+def test_az_is_too_old_or_not_there(world: World) -> None:
+    program = world.home / "bin" / "az"
+    answer = """[ "$1" = version ] && echo '{"azure-cli": "2.86.0"}' && exit 0"""
+    program.write_text(f"#!/bin/sh\n{answer}\necho 'unrecognized arguments: --server-name' >&2\nexit 2\n")
+    failed(world.provision(), 2, "azure-cli 2.86.0 names its arguments otherwise: 2.87 or newer is needed", "az upgrade")
+    program.unlink()
+    failed(world.provision(), 2, "the az command is not on PATH", "install azure-cli")
+
+
+def test_every_problem_in_one_report(world: World) -> None:
+    result = world.provision(
+        *("--location", "east us!", "--server-name", "Demo", "--storage-size-gib", "33", "--tier", "GeneralPurpose"),
+        *("--allow-cidr", "10.0.0.5/24", "--allow-cidr", "0.0.0.0/0", "--admin-user", "root"),
+        env={"POSTGRES_BACKUP_RETENTION_DAYS": "90", "POSTGRES_ADMIN_PASSWORD": "short"},
+    )
+    failed(
+        result, 2, "9 problems", "POSTGRES_BACKUP_RETENTION_DAYS (environment) '90': days may be 7 to 35", "10.0.0.0/24 is meant"
+    )
+    assert "short" not in result.stderr
+    assert world.calls() == []
+
+
+def test_a_standing_server_is_changed_to_what_is_asked_for(world: World) -> None:
+    world.made()
+    changes = ("--storage-size-gib", "64", "--backup-retention-days", "14", "--sku-name", "standard_b2s")
+    asked = world.provision(*changes)
+    failed(asked, 2, "with a restart", "Nobody is at the terminal to say so", "--yes")
+    changed = world.made(*changes, "--yes")
+    server = world.emulator.servers[0]
+    assert changed["changed"]
+    assert (server.sku["name"], server.storage["storageSizeGB"], server.backup["backupRetentionDays"]) == ("Standard_B2s", 64, 14)
+    assert not world.made(*changes)["changed"]
+    assert not world.made()["changed"], "what isn't named stays as it is"
+
+
+def test_what_can_not_be_changed_is_told_at_once(world: World) -> None:
+    world.made("--storage-size-gib", "64")
+    before = world.emulator.writes()
+    impossible = (
+        "--location",
+        "northeurope",
+        "--location-fallback",
+        "westeurope",
+        "--storage-size-gib",
+        "32",
+        "--postgres-version",
+        "15",
+        "--admin-user",
+        "other",
+    )
+    result = world.provision(*impossible)
+    failed(
+        result, 2, "a server can't be moved", "can't shrink to 32", "can't go back to 15", "its administrator is serving_admin"
+    )
+    newer = world.provision("--postgres-version", "17")
+    failed(newer, 2, "az postgres flexible-server upgrade")
+    assert world.emulator.writes() == before
+
+
+def test_rules_that_nobody_asks_for_are_named_and_pruned_when_told(world: World) -> None:
+    world.made("--allow-azure-services", "--allow-cidr", "203.0.113.0/28")
+    world.emulator.servers[0].rules["ClientIPAddress_2024-1-1"] = {
+        "startIpAddress": "198.51.100.7",
+        "endIpAddress": "198.51.100.7",
+    }
+    kept = world.provision("--allow-azure-services", "--allow-ip-range-start", "198.51.100.7")
+    assert "firewall rules that no flag asks for: allow-203-0-113-0_203-0-113-15 (203.0.113.0 to 203.0.113.15)" in kept.stderr
+    asked = world.provision("--allow-azure-services", "--prune-firewall")
+    failed(asked, 2, "remove firewall rule", "--yes")
+    pruned = world.made("--allow-azure-services", "--prune-firewall", "--yes")
+    assert pruned["changed"]
+    assert list(world.emulator.servers[0].rules) == ["allow-azure-services"]
+
+
+def test_a_password_that_is_made_is_kept_before_azure_hears_of_it(world: World) -> None:
+    world.emulator.fail("PUT", SERVER, "quota")
+    failed(world.provision(), 1, "quota")
+    kept = dotenv_values(world.secrets_file)["POSTGRES_ADMIN_PASSWORD"]
+    assert stat.S_IMODE(world.secrets_file.stat().st_mode) == 0o600
+    world.made()
+    assert world.emulator.servers[0].password == kept
+    dsn = parse(dotenv_values(world.secrets_file)["POSTGRES_ADMIN_DSN"] or "", "the file")
+    assert (dsn.password.reveal(), dsn.params["sslmode"]) == (kept, "require")
+
+
+def test_without_a_file_that_is_named_it_is_kept_beside_the_project(world: World) -> None:
+    store = ROOT / ".local" / f"{world.server}.env"
+    try:
+        result = world.invoke("provision", "--json")
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["keptIn"] == str(store)
+        assert stat.S_IMODE(store.stat().st_mode) == 0o600
+        assert dotenv_values(store)["POSTGRES_ADMIN_PASSWORD"] == world.emulator.servers[0].password
+        gone = world.invoke("teardown", "--yes")
+        assert gone.returncode == 0, gone.stderr
+        assert not store.exists()
+    finally:
+        store.unlink(missing_ok=True)
+
+
+def test_a_server_whose_password_is_not_known(world: World) -> None:
+    world.made()
+    world.secrets_file.unlink()
+    failed(world.provision(), 2, "the password of serving_admin", "is not known here", "--reset-admin-password")
+    asked = world.provision("--reset-admin-password")
+    failed(asked, 2, "change password serving_admin", "--yes")
+    before = world.emulator.servers[0].password
+    world.made("--reset-admin-password", "--yes")
+    assert world.emulator.servers[0].password == dotenv_values(world.secrets_file)["POSTGRES_ADMIN_PASSWORD"] != before
+    given = "Another 1, with%odd/@chars"
+    result = world.provision("--reset-admin-password", "--yes", "--admin-password", "-", stdin=f"{given}\n")
+    assert result.returncode == 0, result.stderr
+    assert world.emulator.servers[0].password == given
+    assert given not in result.stdout + result.stderr
+
+
+def test_secrets_are_not_emitted_into_the_log_of_a_ci_run(world: World) -> None:
+    refused = world.invoke("provision", "--emit-secrets", env={"CI": "true"})
+    failed(refused, 2, "--emit-secrets would put the secrets into the log", "--secrets-file")
+    emitted = world.provision("--emit-secrets", "--json", env={"CI": "true"})
+    assert emitted.returncode == 0, emitted.stderr
+    assert json.loads(emitted.stdout)["adminPassword"] == world.emulator.servers[0].password
+
+
+def test_a_failure_is_a_document_too(world: World) -> None:
+    world.emulator.fail("PUT", SERVER, "quota")
+    result = world.provision("--json")
+    found = json.loads(result.stdout)
+    assert (result.returncode, found["exit_code"], found["failure"]) == (1, 1, "quota")
+    assert "invoke provision" in found["hint"]
+
+
+def test_teardown_asks_for_the_name_and_looks_whether_it_is_gone(world: World) -> None:
+    world.made()
+    failed(world.invoke("teardown"), 2, "This can't be undone.", "--yes")
+    world.emulator.fail("DELETE", SERVER, "server-is-busy")
+    busy = world.invoke("teardown", "--yes")
+    failed(busy, 1, "is still there", "invoke teardown")
+    gone = world.invoke("teardown", "--yes")
+    assert gone.returncode == 0, gone.stderr
+    assert f"deleted {world.server}" in gone.stdout
+    assert world.emulator.servers == []
+    assert "nothing to do" in world.invoke("teardown", "--yes").stdout
+    whole_group = world.invoke("teardown", "--delete-group", "--yes")
+    assert f"deleted {world.server}-rg" in whole_group.stdout
+    assert world.emulator.state.groups == {}

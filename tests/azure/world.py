@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tests import database as databases
-from tests.azure.emulator import Emulator, without_azure
+from tests.azure.emulator import Emulator
+from tests.azure.login import without_azure
 from tests.azure.resources import SUBSCRIPTION
 from tests.database import ENV
 
