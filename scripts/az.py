@@ -141,10 +141,10 @@ def version() -> Question[tuple[int, ...]]:
     return Question(("version", "--output", "json"), lambda out: tuple(map(int, json.loads(out)["azure-cli"].split(".")[:3])))
 
 
-def login(subscription: str) -> Question[str]:
+def login(subscription: str | None = None) -> Question[str]:
     """The subscription's id, as the login sees it; the token that proves the login stays with az."""
-    words = ("account", "get-access-token", "--subscription", subscription, "--query", "subscription", "--output", "tsv")
-    return Question(words, str.strip)
+    words = ("account", "get-access-token", "--query", "subscription", "--output", "tsv")
+    return Question((*words, *(("--subscription", subscription) if subscription else ())), str.strip)
 
 
 def provider(subscription: str) -> Question[bool]:
@@ -265,12 +265,6 @@ def put_secret(az: Az, vault: str, name: str, value: Secret) -> str:
         words = ("--vault-name", vault, "--name", name, "--file", str(path), "--encoding", "utf-8")
         out = az.do("keyvault", "secret", "set", *words, "--query", "id", "--output", "tsv")
     return re.sub(r"(/secrets/[^/]+)/.*", r"\1", out.strip())
-
-
-def vault_login() -> Question[str]:
-    """Until when the login's token for Key Vaults is good; proves that there is one."""
-    words = ("account", "get-access-token", "--resource", "https://vault.azure.net", "--query", "expiresOn", "--output", "tsv")
-    return Question(words, str.strip)
 
 
 def check_version(found: tuple[int, ...]) -> None:

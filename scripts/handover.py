@@ -67,7 +67,7 @@ class Destinations:
             if not re.fullmatch(r"[A-Za-z0-9-]{1,127}", self._vault_secret):
                 raise UsageError(f"--secret-name {self.secret_name}: Key Vault takes letters, digits and -, 127 at most")
             with Az(self.env) as client:
-                client.ask(az.vault_login())
+                client.ask(az.login())
 
     def deliver(self, dsn: Dsn, console: Console) -> list[str]:
         """Puts the DSN everywhere; returns where, for a sentence. Raises OpsError when one of them doesn't take it."""

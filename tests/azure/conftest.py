@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from psycopg import sql
 
-from scripts.container import Container
-from tests import database as databases
 from tests.azure.cli import Az, find_az
 from tests.azure.emulator import Emulator
-from tests.azure.postgres import Postgres
+from tests.azure.postgres import whole_world
 from tests.azure.world import World
 
 
@@ -37,28 +34,14 @@ def az(az_program: str, emulator: Emulator, tmp_path: Path) -> Az:
 
 
 @pytest.fixture
-def world(az_program: str, emulator: Emulator, tmp_path: Path) -> World:
+def world(az_program: str, emulator: Emulator, tmp_path: Path) -> Iterator[World]:
     """A user's machine; there is no Postgres behind the emulated server."""
-    return World(emulator, tmp_path, az_program, f"serving-{secrets.token_hex(4)}")
+    with World(emulator, tmp_path, az_program, f"serving-{secrets.token_hex(4)}") as made:
+        yield made
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A PostgreSQL with TLS in a container of its own, as Azure's administrators have one."""
-    server = databases.start_server("docker", tmp_path_factory.mktemp("server"))
-    assert isinstance(server, Container)
-    try:
-        databases.like_azure(server.dsn())
-        postgres = Postgres(server)
-        postgres.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(server.dsn().database)))
-        yield postgres
-    finally:
-        server.stop()
-        server.purge()
-
-
-@pytest.fixture
-def whole(az_program: str, postgres: Postgres, tmp_path: Path) -> Iterator[World]:
-    """A user's machine, with a real Postgres behind the emulated server."""
-    with Emulator(on_server=postgres.make, on_password=postgres.set_password, on_database=postgres.make_database) as emulator:
-        yield World(emulator, tmp_path, az_program, f"serving-{secrets.token_hex(4)}")
+def whole(az_program: str, tmp_path: Path) -> Iterator[World]:
+    """The same, with a real Postgres behind the emulated server."""
+    with whole_world(az_program, tmp_path) as (world, _):
+        yield world

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
@@ -10,7 +14,10 @@ from psycopg import sql
 from scripts import container
 from scripts.container import Container
 from scripts.dsn import Dsn
+from tests import database as databases
+from tests.azure.emulator import Emulator
 from tests.azure.resources import Server
+from tests.azure.world import World
 from tests.database import ENV
 
 
@@ -48,3 +55,29 @@ class Postgres:
 
     def make_database(self, _: Server, name: str) -> None:
         self.execute(sql.SQL("CREATE DATABASE {} OWNER azure_pg_admin").format(sql.Identifier(name)))
+
+
+@contextlib.contextmanager
+def azure_postgres(home: Path) -> Iterator[Postgres]:
+    """A PostgreSQL with TLS in a container of its own, as Azure's administrators have one."""
+    server = databases.start_server("docker", home)
+    assert isinstance(server, Container)
+    try:
+        databases.like_azure(server.dsn())
+        postgres = Postgres(server)
+        postgres.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(server.dsn().database)))
+        yield postgres
+    finally:
+        server.stop()
+        server.purge()
+
+
+@contextlib.contextmanager
+def whole_world(az_program: str, home: Path) -> Iterator[tuple[World, Postgres]]:
+    """A user's machine, with a real Postgres behind the emulated server."""
+    with (
+        azure_postgres(home / "server") as postgres,
+        Emulator(on_server=postgres.make, on_password=postgres.set_password, on_database=postgres.make_database) as emulator,
+        World(emulator, home, az_program, f"serving-{secrets.token_hex(4)}") as world,
+    ):
+        yield world, postgres

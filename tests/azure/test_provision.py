@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
+import signal
 import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from dotenv import dotenv_values
 
 from scripts.dsn import parse
+from tests.azure.emulator import Emulator
 from tests.azure.faults import FAULTS as FAULT_KINDS
 from tests.azure.regions import SHAPES
-from tests.azure.world import World, writes
+from tests.azure.world import World, eventually, failed, writes
 from tests.database import ROOT
+from tests.integration.test_passwords import EVERYTHING
 
+RULES = ("--allow-azure-services", "--allow-cidr", "203.0.113.0/28")
 # The example of the PowerShell script that this replaces, flag by flag.
 SEED = (
     *("--location", "eastus2", "--sku-name", "standard_b1ms", "--tier", "Burstable"),
@@ -59,14 +68,6 @@ def test_the_example_of_the_script_that_this_replaces(whole: World) -> None:
     assert document(second.stdout)["adminPassword"] == made["adminPassword"]
 
 
-def failed(result: Any, code: int, *texts: str) -> None:
-    """A failure as users are to see one: its exit code, what happened, the next command, and no traceback."""
-    assert result.returncode == code, result.stdout + result.stderr
-    for text in texts:
-        assert text in result.stderr, result.stderr
-    assert "Traceback" not in result.stderr + result.stdout
-
-
 def test_a_plan_writes_nothing(world: World) -> None:
     result = world.provision("--allow-cidr", "203.0.113.0/28", "--plan")
     assert result.returncode == 0, result.stderr
@@ -99,7 +100,7 @@ def test_a_plan_for_a_subscription_that_is_not_registered_does_not_register_it(w
 
 
 def test_a_second_run_changes_nothing_and_asks_little(world: World) -> None:
-    rules = ("--allow-azure-services", "--allow-cidr", "203.0.113.0/28,198.51.100.7/32", "--allow-current-ip")
+    rules = (*RULES, "--allow-cidr", "198.51.100.7/32", "--allow-current-ip")
     first = world.made(*rules)
     assert first["changed"]
     before = writes(world.emulator)
@@ -354,3 +355,67 @@ def test_teardown_asks_for_the_name_and_looks_whether_it_is_gone(world: World) -
     whole_group = world.invoke("teardown", "--delete-group", "--yes")
     assert f"deleted {world.server}-rg" in whole_group.stdout
     assert world.emulator.state.groups == {}
+
+
+@pytest.mark.parametrize("mode", ["local", "docker"])
+def test_no_process_output_or_file_holds_a_secret(whole: World, mode: str) -> None:
+    tokens = [secrets.token_hex(12), secrets.token_hex(12)]
+    hostile = {
+        "POSTGRES_ADMIN_PASSWORD": f"{EVERYTHING}Aa1{tokens[0]}",
+        "POSTGRES_BACKTEST_SERVICE_PASSWORD": f"{EVERYTHING}{tokens[1]}",
+    }
+    asked = ("--allow-azure-services", "--apply-migrations", "--create-app-users", "--psql", mode)
+    for words in ((), ("--json",)):
+        result = whole.provision(*asked, *words, env=hostile)
+        assert result.returncode == 0, result.stderr
+        for token in tokens:
+            assert token not in result.stdout + result.stderr
+            assert [name for name, text in whole.traces().items() if token in text] == []
+    assert {name.partition(".")[0] for name in whole.traces() if "/" not in name} >= {
+        "az",
+        "psql" if mode == "local" else "docker",
+    }
+    file = dotenv_values(whole.secrets_file, interpolate=False)
+    for name, password in zip(("POSTGRES_ADMIN_DSN", "POSTGRES_DSN"), hostile.values(), strict=True):
+        assert parse(file[name] or "", name).password.reveal() == password
+        with psycopg.connect(file[name] or "") as connection:
+            assert connection.pgconn.ssl_in_use
+
+
+@pytest.mark.parametrize("seen", [1, 2, 3, 4, 5])
+def test_killed_at_any_step_the_next_run_goes_on(slow: World, seen: int) -> None:
+    """Killed with every az of its own, as soon as Azure has heard of so many writes."""
+    process = slow.start("provision", "--secrets-file", str(slow.secrets_file), *RULES)
+    eventually(lambda: len(slow.emulator.writes()) >= seen)
+    for victim in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        victim.kill()
+    process.communicate()
+    assert len(slow.emulator.writes()) < 6 or seen == 5
+    kept = dotenv_values(slow.secrets_file)["POSTGRES_ADMIN_PASSWORD"] if slow.secrets_file.exists() else None
+    slow.made(*RULES)
+    assert len(slow.emulator.created) == len(set(slow.emulator.created)) == 5  # group, server, database, two rules
+    assert kept is None or slow.emulator.servers[0].password == kept
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_says_what_stands_and_how_it_goes_on(slow: World, number: signal.Signals) -> None:
+    process = slow.start("provision", "--secrets-file", str(slow.secrets_file), *RULES)
+    eventually(lambda: any(path.endswith(slow.server) for _, path in slow.emulator.writes()))
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    failed(
+        subprocess.CompletedProcess([], process.returncode, out, err),
+        *(130, f"interrupted; created group {slow.server}-rg; what is under way in Azure goes on", "invoke provision"),
+    )
+    slow.made(*RULES)
+    assert len(slow.emulator.created) == len(set(slow.emulator.created)) == 5
+
+
+@pytest.fixture
+def slow(az_program: str, tmp_path: Path) -> Iterator[World]:
+    """A user's machine; in this Azure, every operation takes a second."""
+    with (
+        Emulator(operation_seconds=1.0) as emulator,
+        World(emulator, tmp_path, az_program, f"serving-{secrets.token_hex(4)}") as world,
+    ):
+        yield world

@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests import database as databases
 from tests.azure.emulator import Emulator
@@ -34,6 +35,7 @@ class World:
     az_program: str
     server: str
     env: dict[str, str] = field(default_factory=dict)
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.log, programs = self.home / "log", self.home / "bin"
@@ -59,12 +61,23 @@ class World:
         }
         (self.home / "tmp").mkdir()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            if process.poll() is None:  # the test failed before it ended
+                process.kill()
+                process.communicate()
+
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """`invoke WORDS`, not waited for."""
         pipe = subprocess.PIPE
-        return subprocess.Popen(
+        process = subprocess.Popen(
             databases.invoke_argv(*words), env={**self.env, **(env or {})}, stdin=pipe, stdout=pipe, stderr=pipe, text=True
         )
+        self.processes.append(process)
+        return process
 
     def invoke(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """`invoke WORDS`, to its end."""
@@ -102,3 +115,18 @@ class World:
 def writes(emulator: Emulator) -> list[str]:
     """What was written, in its order, as `PUT flexibleServers/NAME`."""
     return [f"{method} " + "/".join(re.split(r"/", path)[-2:]) for method, path in emulator.writes()]
+
+
+def failed(result: Any, code: int, *texts: str) -> None:
+    """A failure as users are to see one: its exit code, what happened, the next command, and no traceback."""
+    assert result.returncode == code, result.stdout + result.stderr
+    for text in texts:
+        assert text in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come about"
+        time.sleep(0.02)
