@@ -138,7 +138,9 @@ class Az:
 
 def version() -> Question[tuple[int, ...]]:
     """The version of azure-cli itself."""
-    return Question(("version", "--output", "json"), lambda out: tuple(map(int, json.loads(out)["azure-cli"].split(".")[:3])))
+    return Question(
+        ("version", "--output", "json"), lambda out: tuple(map(int, re.findall(r"\d+", json.loads(out)["azure-cli"])[:3]))
+    )
 
 
 def login(subscription: str | None = None) -> Question[str]:

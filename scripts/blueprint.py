@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 from scripts import firewall, flexible
-from scripts.errors import UsageError
+from scripts.errors import OpsError, UsageError
 from scripts.failures import PROVIDER
 from scripts.firewall import Rule
 from scripts.flexible import Region, Server, Wanted
@@ -83,12 +84,25 @@ class Plan:
         """The steps that take something away, or restart the server."""
         return [step for step in self.steps if step.action is Action.REMOVE or step.kind is Kind.PASSWORD or _restarts(step)]
 
+    def rows(self) -> list[list[str]]:
+        """The steps as a table."""
+        return [[step.action.value, step.kind.value, step.name, step.reason] for step in self.steps]
+
+    def facts(self) -> dict[str, Any]:
+        """The plan as JSON."""
+        return {
+            "steps": [dict(zip(("action", "kind", "name", "reason"), row, strict=True)) for row in self.rows()],
+            "regions": [region.location for region in self.regions],
+            "passedOver": dict(self.passed_over),
+            "notes": list(self.notes),
+        }
+
 
 class Impossible(UsageError):
     """What is asked for can't be made of what stands."""
 
 
-class NoRegion(UsageError):
+class NoRegion(OpsError):
     """No region of those that are named takes the server; `table` says why, by region."""
 
     def __init__(self, message: str, hint: str, table: Sequence[tuple[str, str]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,9 +75,16 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> ExitCode:
         raise UsageError(
             "--emit-secrets would put the secrets into the log of this CI run", "--secrets-file PATH instead, or beside it"
         )
+    given = [flags["admin_password"], flags["backtest_service_password"]]
+    if given == ["-", "-"]:
+        raise UsageError("two passwords can't both be read from stdin", "put one of them into the environment or a file")
     if flags["local"]:
         return _local(flags, found, console)
     asked = request.read(flags, found, caller.address)
+    if asked.password:
+        console.conceal(asked.password[0])
+    if any(password not in (None, "-") for password in given):
+        console.note("warning: other users of this machine can read a password in an argument; `-` reads it from stdin")
     path = store(asked.wanted.server, request.as_path(flags["secrets_file"]))
 
     mode = target.psql_mode(flags["psql"], flags["docker"] or flags["use_docker_psql"])
@@ -157,7 +164,7 @@ def _local(flags: Mapping[str, Any], found: Sources, console: Console) -> ExitCo
         "serverName": str(running.choice),
         "serverFqdn": running.dsn.hosts[0],
     }
-    more = {"changed": running.started, "steps": _steps(plan.steps), "keptIn": str(app_file), **parts}
+    more = {"changed": running.started, "keptIn": str(app_file), **plan.facts(), **parts}
     document(console, place, running.dsn, app, emit=flags["emit_secrets"], more=more)
     return code
 
@@ -229,7 +236,7 @@ class _Runner:
             "serverFqdn": server.host,
         }
         kept = str(self.options.store) if self.is_kept or self.options.store_is_named else None
-        more = {"changed": bool(plan.writes), "steps": _steps(plan.steps), "keptIn": kept, **self.parts}
+        more = {"changed": bool(plan.writes), "keptIn": kept, **plan.facts(), **self.parts}
         document(self.console, place, admin, self.app, emit=self.options.emit, more=more)
         return code
 
@@ -291,6 +298,7 @@ class _Runner:
         store = self.options.store
         if password is None:
             password = _generate(login)
+            self.console.conceal(password)
             store.parent.mkdir(parents=True, exist_ok=True)
             handover.set_in_file(store, ADMIN_PASSWORD, password)
             self.console.say(f"  a new password of {login} is kept in {store}")
@@ -385,7 +393,7 @@ def store(server: str, secrets_file: Path | None) -> Path:
 
 
 def _show(plan: Plan, console: Console) -> None:
-    console.table([[step.action.value, step.kind.value, step.name, step.reason] for step in plan.steps])
+    console.table(plan.rows())
     for location, why in plan.passed_over:
         console.say(f"  passed over: {location}: {why}")
     if len(plan.regions) > 1:
@@ -396,21 +404,9 @@ def _show(plan: Plan, console: Console) -> None:
 
 
 def _end_plan(plan: Plan, console: Console) -> ExitCode:
-    count = len(plan.writes)
-    console.say(f"{count or 'nothing'} to change; nothing was written")
-    console.document(
-        {
-            "steps": _steps(plan.steps),
-            "regions": [region.location for region in plan.regions],
-            "passedOver": dict(plan.passed_over),
-            "notes": list(plan.notes),
-        }
-    )
+    console.say(f"{len(plan.writes) or 'nothing'} to change; nothing was written")
+    console.document(plan.facts())
     return ExitCode.OK
-
-
-def _steps(steps: Sequence[Step]) -> list[dict[str, str]]:
-    return [{"action": step.action.value, "kind": step.kind.value, "name": step.name, "reason": step.reason} for step in steps]
 
 
 def _offer(location: str, answer: Region | AzError | None) -> Region:
