@@ -10,7 +10,8 @@ says when something goes wrong), `blueprint` (Azure against what is asked for), 
 Floor 2 drives one thing each: `embedded` and `container` (a PostgreSQL of our own), `server` (which of them is up),
 `clients` (where psql comes from), `psql` (its words), `lock`, `target` (which database, by which psql), `az` (az's words),
 `handover` (where a DSN goes), `access` (rights, through a session), `probe` (the self-test of a role), `opening` (through a
-firewall, for a while), `build` (carries a blueprint out).
+firewall, for a while), `build` (carries a blueprint out), `foundation` (a flexible server
+that stands).
 Floor 3 does what a user asks for: `migrate`, `status`, `roles`, `rotate`, `teardown`, and `provision` and `quickstart`, which
 call migrate and roles.
 Beside the house stands `bootstrap`, standard library only, which makes the environment that the rest runs in.

@@ -21,7 +21,8 @@ DEFAULT_IMAGE = "postgres:{version}-alpine"
 DEFAULT_VERSION = 16  # as on Azure
 # In the order in which they are looked for.
 DEFAULT_APP_USER = "backtest_service"
-DSN_VARIABLES = ("POSTGRES_ADMIN_DSN", "POSTGRES_DSN")
+ADMIN_DSN, ADMIN_PASSWORD = "POSTGRES_ADMIN_DSN", "POSTGRES_ADMIN_PASSWORD"
+DSN_VARIABLES = (ADMIN_DSN, "POSTGRES_DSN")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ ORDER = [
     *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql"),
     *("safety", "ledger", "plan", "grants", "logins", "firewall", "flexible", "failures", "blueprint", "request", "caller"),
     *("embedded", "container", "server", "clients", "psql", "lock", "target", "az", "handover", "access", "probe"),
-    *("opening", "build"),
+    *("opening", "build", "foundation"),
     *("migrate", "status", "roles", "rotate", "provision", "teardown", "quickstart"),
 ]
 FLOOR_3 = {"migrate", "status", "roles", "rotate", "provision", "teardown", "quickstart"}

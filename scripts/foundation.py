@@ -1,0 +1,186 @@
+"""A flexible server that stands as it is asked for: observe -> plan -> apply -> re-check, and its administrator's password.
+
+Whatever may be made is looked for first, so that a run that was cut off is gone on with by running it again. A password
+that is made here is on disk before Azure hears of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scripts import az, blueprint, flexible, handover, secret, settings
+from scripts import dsn as dsns
+from scripts.az import Az, AzError
+from scripts.blueprint import NoRegion, Observed, Plan
+from scripts.build import Build
+from scripts.console import Console
+from scripts.dsn import Dsn
+from scripts.errors import UsageError
+from scripts.failures import PROVIDER, Way
+from scripts.flexible import Region, Server
+from scripts.request import Request
+from scripts.secret import Secret
+from scripts.settings import ADMIN_DSN, ADMIN_PASSWORD, Sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A server that stands as it was asked for."""
+
+    server: Server
+    admin: Dsn
+    plan: Plan
+    is_kept: bool  # whether the store holds the administrator's DSN
+
+
+@dataclass(kw_only=True)
+class Foundation:
+    """One run. `store` is the dotenv file that keeps what is made here, `again` the command that goes on with it."""
+
+    client: Az
+    request: Request
+    found: Sources
+    store: Path
+    store_is_named: bool  # by --secrets-file
+    console: Console
+    again: str
+    yes: bool = False
+    reset_password: bool = False
+    sleep: Callable[[float], None] = time.sleep
+
+    def plan(self) -> Plan:
+        """What would be done; nothing is written. Raises OpsError."""
+        return self._planned(self._observe(register=False))
+
+    def stand(self) -> Standing:
+        """Makes the server as it is asked for, or leaves it so. Raises OpsError."""
+        seen = self._observe(register=True)
+        plan = self._planned(seen)
+        if not self.yes:
+            for step in plan.disruptive:
+                self.console.confirm(f"{step.action.value} {step.kind.value} {step.name} ({step.reason})?", yes=False)
+        password, is_kept = self._find_password(seen)
+        wanted, request = self.request.wanted, self.request
+        build = Build(
+            client=self.client, wanted=wanted, console=self.console, password=password, again=self.again, sleep=self.sleep
+        )
+        server = build.carry_out(plan, seen)
+        if not plan.writes:
+            self.console.say(f"nothing to change: {server.name} is as asked for")
+        admin = flexible.dsn(server.host, wanted.database, server.admin, password, request.sslmode, request.sslrootcert)
+        self.console.conceal(admin.uri())
+        if is_kept or self.store_is_named:
+            handover.set_in_file(self.store, ADMIN_DSN, admin.uri())
+            self.console.say(f"{ADMIN_DSN} is in {self.store}")
+        return Standing(server=server, admin=admin, plan=plan, is_kept=is_kept or self.store_is_named)
+
+    def _observe(self, *, register: bool) -> Observed:
+        """All that the plan depends on, in one wave of questions; in two more, what only a new server asks for."""
+        wanted = self.request.wanted
+        versions, *answers = self.client.try_ask(
+            az.version(), az.login(wanted.subscription), az.server(wanted), az.database(wanted), az.rules(wanted)
+        )
+        if not isinstance(versions, AzError):
+            az.check_version(versions)
+        for answer in (versions, *answers):
+            if isinstance(answer, AzError):
+                raise answer
+        _, server, database, rules = answers
+        if server is not None:
+            return Observed(server=server, database=bool(database), rules=rules or ())
+        registered, group = self.client.ask(az.provider(wanted.subscription), az.group(wanted))
+        if not registered and register:
+            # Regions answer to registered subscriptions alone; az would register this one without a word.
+            with self.console.working(f"registering the subscription for {PROVIDER} ..."):
+                az.register(self.client, wanted)
+            registered = True
+        offers: list[Any] = [Region(location=name) for name in wanted.locations]
+        if registered:
+            offers = self.client.try_ask(*(az.region(wanted, name) for name in wanted.locations))
+        regions = tuple(_offer(name, offer) for name, offer in zip(wanted.locations, offers, strict=True))
+        return Observed(registered=bool(registered), group=group, regions=regions)
+
+    def _planned(self, seen: Observed) -> Plan:
+        wanted = self.request.wanted
+        self.console.say(f"target: {wanted.server} in the group {wanted.group}, subscription {wanted.subscription}")
+        try:
+            plan = blueprint.plan(wanted, seen, datetime.now(UTC), reset_password=self.reset_password)
+        except NoRegion as error:
+            raise NoRegion(error.message, f"{error.hint}; then: {self.again}", error.table) from None
+        show(plan, self.console)
+        return plan
+
+    def _find_password(self, seen: Observed) -> tuple[Secret, bool]:
+        """The password, and whether the store holds it: given, else kept by an earlier run, else a new one."""
+        wanted = self.request.wanted
+        login = seen.server.admin if seen.server else wanted.new_admin
+        is_set = seen.server is None or self.reset_password
+        password, origin = self.request.password or self._known(seen) or (None, "")
+        if password is None and not is_set:
+            raise UsageError(
+                f"the password of {login}, the administrator of {wanted.server}, is not known here",
+                "give it: POSTGRES_ADMIN_PASSWORD, --admin-password-file, or --admin-password - (stdin); or set a new one: "
+                f"{self.again} --reset-admin-password",
+            )
+        store = self.store
+        if password is None:
+            password = _generate(login)
+            self.console.conceal(password)
+            store.parent.mkdir(parents=True, exist_ok=True)
+            handover.set_in_file(store, ADMIN_PASSWORD, password)
+            self.console.say(f"  a new password of {login} is kept in {store}")
+            origin = str(store)
+        self.console.conceal(password)
+        problem = flexible.password_problem(password, login) if is_set else None
+        if problem:
+            raise UsageError(f"the password of {origin}: {problem}", "give another one, or none: then one is made")
+        return password, origin == str(store)
+
+    def _known(self, seen: Observed) -> tuple[Secret, str] | None:
+        """The password that an earlier run has kept, or the one in POSTGRES_ADMIN_DSN when it leads to this server."""
+        store = self.store
+        kept = settings.sources(str(store), env={}).get(ADMIN_PASSWORD) if store.is_file() else None
+        if kept is not None and not (seen.server and self.reset_password):
+            return Secret(kept.text), str(store)
+        value = self.found.get(ADMIN_DSN)
+        if value is not None and seen.server is not None and not self.reset_password:
+            address = dsns.parse(value.text, value.origin)
+            if address.params.get("host") == seen.server.host and address.params["user"] == seen.server.admin:
+                return address.password, value.origin
+        return None
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Prints a plan."""
+    console.table(plan.rows())
+    for location, why in plan.passed_over:
+        console.say(f"  passed over: {location}: {why}")
+    if len(plan.regions) > 1:
+        others = ", ".join(region.location for region in plan.regions[1:])
+        console.say(f"  should {plan.regions[0].location} refuse: {others}")
+    for note in plan.notes:
+        console.note(f"note: {note}")
+
+
+def _offer(location: str, answer: Region | AzError | None) -> Region:
+    """What a region offers; one that couldn't be asked is tried last, and one that az knows to be closed not at all."""
+    if answer is None:
+        return Region(location=location, restricted="there is no such region")
+    if isinstance(answer, AzError):
+        is_closed = answer.failure.way is Way.NEXT_REGION or "location" in answer.failure.text.lower()
+        first = answer.failure.text.splitlines()[0] if answer.failure.text else answer.failure.cause
+        return Region(location=location, restricted=first if is_closed else None)
+    return answer
+
+
+def _generate(login: str) -> Secret:
+    """A password that keeps Azure's rules."""
+    while True:
+        password = secret.generate()
+        if flexible.password_problem(password, login) is None:
+            return password
