@@ -113,8 +113,8 @@ def database_name_problem(name: str) -> str | None:
 
 def group_name_problem(name: str) -> str | None:
     """What Azure would refuse in a resource group's name."""
-    if not re.fullmatch(r"[\w().-]{1,90}", name) or name.endswith("."):
-        return f"{name!r}: a resource group's name has at most 90 letters, digits, _, (, ), . and -, and no . at its end"
+    if not re.fullmatch(r"(?!-)[\w().-]{1,90}(?<!\.)", name):  # az would take one that begins with - for a flag
+        return f"{name!r}: a resource group's name has at most 90 letters, digits, _, (, ), . and -, no - first and no . last"
     return None
 
 

@@ -6,8 +6,9 @@ that is made here is on disk before Azure hears of it.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +60,27 @@ class Foundation:
 
     def stand(self) -> Standing:
         """Makes the server as it is asked for, or leaves it so. Raises OpsError."""
+        with self._alone():
+            return self._stand()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One run at a time for each server, on this machine: two would each make a password, and keep the other's."""
+        from filelock import FileLock, Timeout
+
+        settings.LOCAL.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(settings.LOCAL / f"{self.request.wanted.server}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.console.note(f"waiting for another run for {self.request.wanted.server} on this machine")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _stand(self) -> Standing:
         seen = self._observe(register=True)
         plan = self._planned(seen)
         if not self.yes:

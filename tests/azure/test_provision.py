@@ -69,6 +69,7 @@ def test_the_example_of_the_script_that_this_replaces(whole: World) -> None:
 
 
 def test_a_plan_writes_nothing(world: World) -> None:
+    del world.env["POSTGRES_LOCATION_FALLBACK"]
     result = world.provision("--allow-cidr", "203.0.113.0/28", "--plan")
     assert result.returncode == 0, result.stderr
     assert "4 to change; nothing was written" in result.stdout
@@ -142,6 +143,7 @@ def test_no_open_region_is_told_in_one_table(world: World) -> None:
 
 
 def test_regions_that_close_only_to_the_creation_are_told_in_one_table(world: World) -> None:
+    del world.env["POSTGRES_LOCATION_FALLBACK"]
     shapes = ("restricted-for-provisioning", "location-is-offer-restricted", "no-versions")
     for location, shape in zip(("eastus2", "centralus", "westus2"), shapes, strict=True):
         world.emulator.restrict(location, shape)
@@ -158,7 +160,7 @@ SERVER, DATABASE, RULE, GROUP = "/flexibleServers/[^/]+$", "/databases/[^/]+$", 
 FAULTS: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     "quota": ("PUT", SERVER, 1, ("quota of the subscription is used up", "Current Limit: 10, Current Usage: 10")),
     "quota-in-operation": ("PUT", SERVER, 1, ("quota of the subscription is used up", "Current Limit: 10")),
-    "exhausted": ("PUT", SERVER, 1, ()),
+    "exhausted": ("PUT", SERVER, 1, ("every region refused", "Capacity Restrictions")),
     "conflict": ("PUT", SERVER, 1, ()),
     "throttled": ("PUT", SERVER, 4, ()),
     "internal": ("PUT", SERVER, 4, ("an internal error, which may be the region, a taken name or the password's rules",)),
@@ -419,3 +421,11 @@ def slow(az_program: str, tmp_path: Path) -> Iterator[World]:
         World(emulator, tmp_path, az_program, f"serving-{secrets.token_hex(4)}") as world,
     ):
         yield world
+
+
+def test_two_runs_at_once_make_one_server_and_know_its_password(slow: World) -> None:
+    first, second = (slow.start("provision", "--secrets-file", str(slow.secrets_file)) for _ in range(2))
+    ended = [process.communicate(timeout=120) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), ended
+    assert len(slow.emulator.created) == len(set(slow.emulator.created)) == 3
+    assert slow.emulator.servers[0].password == dotenv_values(slow.secrets_file)["POSTGRES_ADMIN_PASSWORD"]
