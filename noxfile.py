@@ -50,11 +50,21 @@ def integration(session: nox.Session, server: str) -> None:
 @nox.session(venv_backend="venv", reuse_venv=True)
 def azure(session: nox.Session) -> None:
     """The real az, in an environment of its own, against the suite's own Resource Manager. The whole runs want Docker."""
+    workers = os.environ.get("PYTEST_WORKERS", "2")
+    _with_az(session, "pytest", "tests/azure", f"--numprocesses={workers}", *session.posargs)
+
+
+@nox.session(venv_backend="venv", reuse_venv=True)
+def azure_bench(session: nox.Session) -> None:
+    """What a second run of `invoke provision` costs, in az calls."""
+    _with_az(session, "tests.azure.bench", *session.posargs)
+
+
+def _with_az(session: nox.Session, module: str, *words: str) -> None:
+    """Runs a module of the environment of bootstrap.py, and tells it of the az of the session's own environment."""
     session.install("--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement", "requirements/azure.txt")
     az = Path(session.bin) / ("az.bat" if os.name == "nt" else "az")
-    workers = os.environ.get("PYTEST_WORKERS", "2")
-    argv = (sys.executable, "-m", "pytest", "tests/azure", f"--numprocesses={workers}", *session.posargs)
-    session.run(*argv, env={"AZ": str(az)}, external=True)
+    session.run(sys.executable, "-m", module, *words, env={"AZ": str(az)}, external=True)
 
 
 @nox.session

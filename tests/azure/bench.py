@@ -1,0 +1,52 @@
+"""Measures what a second run of `invoke provision` costs, against az calls one after another, in one run.
+
+nox -s azure_bench        # medians of 5
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.azure.cli import find_az
+from tests.azure.emulator import Emulator
+from tests.azure.world import World
+from tests.bench import compare, ratio, show
+
+
+def main(runs: int) -> int:
+    with (
+        tempfile.TemporaryDirectory(prefix="serving-bench-") as home,
+        Emulator() as emulator,
+        World(emulator, Path(home), find_az(), "serving-bench") as world,
+    ):
+        words = ("--allow-azure-services", "--allow-cidr", "203.0.113.0/28")
+        world.made(*words)
+        world.forget_calls()
+
+        def again() -> float:
+            began = time.perf_counter()
+            world.made(*words)
+            return time.perf_counter() - began
+
+        def one_after_another() -> float:
+            began = time.perf_counter()
+            for _ in range(4):
+                argv = [find_az(), "postgres", "flexible-server", "show", "--name", world.server]
+                subprocess.run(
+                    [*argv, "--resource-group", f"{world.server}-rg", "--output", "none"], env=world.env, cwd=home, check=True
+                )
+            return time.perf_counter() - began
+
+        ours, calls = compare(runs, again, one_after_another)
+        asked = len(world.calls()) / (runs + 1)
+        print(f"{'ok  ' if asked <= 6 else 'MISS'}  az calls of a run that changes nothing: {asked:g} (at most 6)")
+        held = show("such a run, times 4 az calls in a row", ratio(ours, calls), 1.0, {"provision": ours, "4 calls": calls})
+    return 0 if held and asked <= 6 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 5))
