@@ -126,8 +126,9 @@ class Build:
                     with self.console.working("  registering the subscription for PostgreSQL ..."):
                         az.register(self.client, self.wanted)
                     continue
-                # Azure may not know everywhere yet what this run has made.
-                not_known_yet = failure.kind == "missing" and bool(self.done)
+                # Azure may not know everywhere yet what this run has made, or is making.
+                makes_server = step.kind is Kind.SERVER and step.action is Action.CREATE
+                not_known_yet = failure.kind == "missing" and (makes_server or bool(self.done))
                 if failure.way is not Way.AGAIN and not not_known_yet and failure.kind != "taken":
                     raise
                 if self._is_there(step):
