@@ -19,9 +19,12 @@ def address(found: Sources, fetch: Callable[[str], str] | None = None) -> str:
     setting = found.get(VARIABLE)
     text, origin = (setting.text, setting.origin) if setting else ((fetch or _fetch)(SERVICE), SERVICE)
     try:
-        return str(ipaddress.IPv4Address(text.strip()))
+        found_address = ipaddress.IPv4Address(text.strip())
     except ValueError:
         raise OpsError(f"{origin} is no IPv4 address: {text.strip()[:60]!r}", _HINT) from None
+    if found_address.is_unspecified:  # as a firewall rule, it would let in everything inside Azure
+        raise OpsError(f"{origin} is no machine's address: {found_address}", _HINT)
+    return str(found_address)
 
 
 def _fetch(url: str) -> str:

@@ -75,9 +75,10 @@ def asked(
     if end is not None and start is None:
         problems.append(f"--allow-ip-range-end {end} has no --allow-ip-range-start")
     elif start is not None:
-        first, last = _address(start, "--allow-ip-range-start"), _address(end or start, "--allow-ip-range-end")
+        first = _address(start, "--allow-ip-range-start")
+        last = first if end is None else _address(end, "--allow-ip-range-end")
         if isinstance(first, str) or isinstance(last, str):
-            problems += [problem for problem in (first, last) if isinstance(problem, str)]
+            problems += dict.fromkeys(problem for problem in (first, last) if isinstance(problem, str))
         elif last < first:
             problems.append(f"--allow-ip-range-end {last} lies before --allow-ip-range-start {first}")
         elif first == last == AZURE_SERVICES:
@@ -94,6 +95,8 @@ def asked(
         address = _address(current, "the address of this machine")
         if isinstance(address, str):
             problems.append(address)
+        elif address == AZURE_SERVICES:
+            problems.append("0.0.0.0 is no machine's address; what is inside Azure is let in by --allow-azure-services")
         else:
             found.append(rule(address, address))
     found = list(dict.fromkeys(found))
@@ -142,7 +145,10 @@ def in_use(found: Rule, now: datetime) -> bool:
     match = re.fullmatch(re.escape(_TEMPORARY) + r"(\d{8}T\d{6}Z)-\w+", found.name)
     if match is None:
         return False
-    since = datetime.strptime(match[1], _STAMP).replace(tzinfo=now.tzinfo)
+    try:
+        since = datetime.strptime(match[1], _STAMP).replace(tzinfo=now.tzinfo)
+    except ValueError:  # no name of ours
+        return False
     return now - since < _LONGEST_USE
 
 
