@@ -59,6 +59,7 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
         (
             r"SubscriptionNotFound",
             r"subscription of '[^']*' doesn't exist",
+            r"Subscription '[^']*' not found",
             r"InvalidSubscriptionId",
             r"Subscription '[^']*' not found",
         ),
