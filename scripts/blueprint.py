@@ -224,8 +224,11 @@ def _standing(wanted: Wanted, server: Server, notes: list[str]) -> Iterable[Step
     if wanted.retention is not None and wanted.retention != server.retention:
         changes.append(("backup-retention", str(wanted.retention)))
         told.append(f"backups of {server.retention} to {wanted.retention} days")
-    if wanted.zonal and tier.lower() == "burstable":
-        problems.append("the tier Burstable has no high availability: give a --sku-name standard_d* or standard_e*")
+    if tier.lower() == "burstable" and (server.zonal if wanted.zonal is None else wanted.zonal):
+        problems.append(
+            "the tier Burstable has no high availability: give a --sku-name standard_d* or standard_e*, or --zonal-resiliency "
+            "disabled"
+        )
     elif wanted.zonal is not None and wanted.zonal != server.zonal:
         changes.append(("zonal-resiliency", "Enabled" if wanted.zonal else "Disabled"))
         told.append(f"high availability {'on' if wanted.zonal else 'off'}")
@@ -250,11 +253,18 @@ def _restarts(step: Step) -> bool:
 
 def _rules(wanted: Wanted, seen: Observed, now: datetime, notes: list[str]) -> Iterable[Step]:
     by_name = {rule.name: rule for rule in seen.rules}
+    asked_by_name = {rule.name: rule for rule in wanted.rules}
+    # What is called as one that is asked for, and isn't it, may be changed into it: nothing else can rest on it.
+    resting = [
+        rule for rule in seen.rules if asked_by_name.get(rule.name, rule).same_addresses(rule) and not firewall.in_use(rule, now)
+    ]
+    changed = set()
     for rule in wanted.rules:
-        same = next((other for other in seen.rules if other.same_addresses(rule) and not firewall.in_use(other, now)), None)
+        same = next((other for other in resting if other.same_addresses(rule)), None)
         if same is not None:
             yield Step(action=Action.KEEP, kind=Kind.RULE, name=same.name, reason=rule.addresses, rule=same)
         elif rule.name in by_name:
+            changed.add(rule.name)
             reason = f"{rule.addresses}; it lets in {by_name[rule.name].addresses}"
             yield Step(action=Action.CHANGE, kind=Kind.RULE, name=rule.name, reason=reason, rule=rule)
         else:
@@ -262,7 +272,8 @@ def _rules(wanted: Wanted, seen: Observed, now: datetime, notes: list[str]) -> I
     others = [
         rule
         for rule in seen.rules
-        if not any(rule.same_addresses(asked) or rule.name == asked.name for asked in wanted.rules)
+        if rule.name not in changed
+        and not any(rule.same_addresses(asked) for asked in wanted.rules)
         and not firewall.in_use(rule, now)
     ]
     if wanted.prune:
