@@ -76,7 +76,7 @@ class Az:
         program = shell.which("az", env)
         if program is None:
             raise UsageError("the az command is not on PATH", _INSTALL_HINT)
-        self._program = program
+        self._program = str(Path(program).absolute())  # it is started elsewhere, and PATH may be relative
         self._env = {**clean_env(env), **_SETTINGS}
         self._redact = redact
         self._run = run
