@@ -55,7 +55,7 @@ class Reader:
         """A text; one that is given and empty is a problem, as an unset variable in a script makes it."""
         given = self.flags.get(flag)
         if given == "":
-            self.problems.append(f"--{flag.replace('_', '-')} is empty: give it a value, or leave it away")
+            self._is_empty(flag)
         if given is not None:
             return str(given)
         value = self.found.get(variable(flag))
@@ -100,9 +100,14 @@ class Reader:
     def several(self, flag: str, default: Sequence[str] = ()) -> list[str]:
         """A flag that may be repeated, each with one value or several between commas."""
         given = self.flags.get(flag) or []
+        if any(not text.replace(",", "").strip() for text in given):
+            self._is_empty(flag)
         value = self.found.get(variable(flag))
         texts = given or ([value.text] if value else [])
         return [word.strip() for text in texts for word in text.split(",") if word.strip()] or list(default)
+
+    def _is_empty(self, flag: str) -> None:
+        self.problems.append(f"--{flag.replace('_', '-')} is empty: give it a value, or leave it away")
 
     def note(self, flag: str, problem: str | None) -> None:
         """Keeps what is wrong with a setting, with where it stands."""
@@ -157,6 +162,7 @@ def read(flags: Mapping[str, Any], found: Sources, current_ip: Callable[[Sources
     sslmode = reader.text("sslmode", flexible.SSL_MODES[0]) or ""
     if sslmode not in flexible.SSL_MODES:
         reader.note("sslmode", f"{sslmode!r}: one of {', '.join(flexible.SSL_MODES)}")
+    sslrootcert = reader.text("sslrootcert", "system") or ""
     deadline = reader.text("ready_deadline", "360") or ""
     if not re.fullmatch(r"\d{1,5}", deadline):
         reader.note("ready_deadline", f"{deadline!r}: seconds are meant")
@@ -195,7 +201,7 @@ def read(flags: Mapping[str, Any], found: Sources, current_ip: Callable[[Sources
         ),
         password=secret,
         sslmode=sslmode,
-        sslrootcert=reader.text("sslrootcert", "system") or "system",
+        sslrootcert=sslrootcert,
         deadline=float(deadline),
     )
 
