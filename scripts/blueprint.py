@@ -99,7 +99,12 @@ class Plan:
 
 
 class Impossible(UsageError):
-    """What is asked for can't be made of what stands."""
+    """What is asked for can't be made of what stands; `problems` says why."""
+
+    def __init__(self, server: str, problems: Sequence[str]) -> None:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{server} can't become what is asked for; nothing was written:\n{listed}")
+        self.problems = problems
 
 
 class NoRegion(OpsError):
@@ -238,8 +243,7 @@ def _standing(wanted: Wanted, server: Server, notes: list[str]) -> Iterable[Step
     if server.state == "Stopped":
         problems.append(f"it is stopped: az postgres flexible-server start -g {wanted.group} -n {server.name}")
     if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems)
-        raise Impossible(f"{server.name} can't become what is asked for; nothing was written:\n{listed}")
+        raise Impossible(server.name, problems)
     if changes:
         yield Step(action=Action.CHANGE, kind=Kind.SERVER, name=server.name, reason=", ".join(told), changes=tuple(changes))
     else:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from scripts import az, blueprint
 from scripts.az import Az, AzError
-from scripts.blueprint import Action, Kind, Observed, Plan, Step
+from scripts.blueprint import Action, Impossible, Kind, Observed, Plan, Step
 from scripts.console import Console
 from scripts.errors import Interrupted, OpsError
 from scripts.failures import Way
@@ -126,9 +126,9 @@ class Build:
                     with self.console.working("  registering the subscription for PostgreSQL ..."):
                         az.register(self.client, self.wanted)
                     continue
-                # Azure may not know everywhere yet what this run has made, or is making.
-                makes_server = step.kind is Kind.SERVER and step.action is Action.CREATE
-                not_known_yet = failure.kind == "missing" and (makes_server or bool(self.done))
+                # Azure may not know everywhere yet what this run has made; nor, while az waits for it, what it is making.
+                is_creation = step.kind is Kind.SERVER and step.action is Action.CREATE
+                not_known_yet = failure.kind == "missing" and (bool(self.done) or is_creation)
                 if failure.way is not Way.AGAIN and not not_known_yet and failure.kind != "taken":
                     raise
                 if self._is_there(step):
@@ -182,20 +182,23 @@ class Build:
 
     def _recheck(self) -> Server:
         """Reads back what was asked for. Raises OpsError that names what differs."""
-        left: list[Step] = []
+        differs = "it is gone"
         for pause in itertools.islice(_pauses(), _TRIES):
             server, database, rules = self._asked(az.server(self.wanted), az.database(self.wanted), az.rules(self.wanted))
             if server is not None:
                 seen = Observed(server=server, database=bool(database), rules=rules or ())
-                left = blueprint.plan(self.wanted, seen, datetime.now(UTC)).writes
-                if not left:
-                    self.console.say("read back: all of it is as asked for")
-                    return cast("Server", server)
+                try:
+                    left = blueprint.plan(self.wanted, seen, datetime.now(UTC)).writes
+                except Impossible as error:
+                    differs = "\n".join(error.problems)
+                else:
+                    if not left:
+                        self.console.say("read back: all of it is as asked for")
+                        return cast("Server", server)
+                    differs = "\n".join(f"{step.action.value} {step.kind.value} {step.name}: {step.reason}" for step in left)
             self.sleep(pause)
-        differs = "\n".join(f"  {step.action.value} {step.kind.value} {step.name}: {step.reason}" for step in left)
-        raise OpsError(
-            f"Azure took every step, and {self.wanted.server} is not as asked for:\n{differs or '  it is gone'}", self.again
-        )
+        listed = "\n".join(f"  {line}" for line in differs.splitlines())
+        raise OpsError(f"Azure took every step, and {self.wanted.server} is not as asked for:\n{listed}", self.again)
 
     def _asked(self, *questions: az.Question[Any]) -> list[Any]:
         """The answers to questions, asked again while Azure can't be reached."""
