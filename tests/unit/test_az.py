@@ -448,7 +448,7 @@ def test_a_failure_that_only_stdout_tells_is_shown(tmp_path: Path) -> None:
 
 def test_of_several_questions_each_has_its_own_failure(tmp_path: Path) -> None:
     results = [ok("eastus2"), failed("ERROR: Please run 'az login' to setup account."), failed("ERROR: odd"), MISSING]
-    questions = [az.group(WANTED), az.login(SUBSCRIPTION), az.server(WANTED), az.database(WANTED)]
+    questions: list[Question[Any]] = [az.group(WANTED), az.login(SUBSCRIPTION), az.server(WANTED), az.database(WANTED)]
     with Calls(list(results)).client(tmp_path) as client:
         group, login, found, database = client.try_ask(*questions)
     assert (group, database) == ("eastus2", None)
