@@ -152,9 +152,9 @@ def in_use(found: Rule, now: datetime) -> bool:
     return now - since < _LONGEST_USE
 
 
-def is_left_over(found: Rule, now: datetime) -> bool:
-    """Whether it is a temporary rule of a command that was killed before it could remove it."""
-    return found.name.startswith(_TEMPORARY) and not in_use(found, now)
+def lasts(found: Rule) -> bool:
+    """Whether it is no temporary rule, which goes with the command that made it, or is left over from one that was killed."""
+    return not found.name.startswith(_TEMPORARY)
 
 
 def lets_in(rules: Iterable[Rule], address: str) -> bool:

@@ -61,7 +61,7 @@ def opened(
             f"there is no server {wanted.server} with a firewall in the group {wanted.group}",
             "--server-name, --resource-group and --subscription-id (or AZURE_RESOURCE_GROUP ...) say which one is meant",
         )
-    if firewall.lets_in(there, address):
+    if firewall.lets_in(filter(firewall.lasts, there), address):
         console.note(f"the firewall of {wanted.server} lets {address} in already")
         yield
         return
