@@ -140,6 +140,11 @@ def test_another_rule_is_in_nobodys_use(name: str) -> None:
     assert not firewall.in_use(rule(name, "203.0.113.7"), NOW)
 
 
+def test_a_temporary_rule_does_not_last_and_every_other_does() -> None:
+    assert not firewall.lasts(firewall.temporary("203.0.113.7", NOW - timedelta(days=1), "c0ffee"))
+    assert firewall.lasts(rule("office", "203.0.113.7"))
+
+
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
