@@ -167,4 +167,6 @@ class Console:
     def _answer(self, question: str, prompt: str, hint: str) -> str:
         if not sys.stdin.isatty():
             raise UsageError(f"{question} Nobody is at the terminal to say so", hint)
-        return input(f"{question} {prompt} ").strip()
+        file = self._err if self.as_json else self._out
+        print(self._redactor.text(f"{question} {prompt} "), end="", file=file, flush=True)
+        return sys.stdin.readline().strip()  # nothing at the end of the input
