@@ -128,10 +128,10 @@ def again(command: str, flags: Mapping[str, Any]) -> str:
     words = [f"invoke {command}"]
     for name, value in flags.items():
         flag = f"--{name.replace('_', '-')}"
-        if name.endswith("password"):
-            words += [f"{flag} -"] if value is not None and isinstance(value, str) else []
-        elif value is True:
+        if value is True:
             words.append(flag)
+        elif name.endswith("password"):
+            words += [f"{flag} -"] if isinstance(value, str) else []
         elif isinstance(value, list | tuple):
             words += [f"{flag} {shell.quoted(item)}" for item in value]
         elif isinstance(value, str):
