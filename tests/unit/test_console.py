@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -281,3 +282,117 @@ def test_outside_of_github_actions_nobody_is_told_of_a_secret(as_json: bool) -> 
     screen = Screen(as_json=as_json)
     screen.console.conceal(Secret(ENCODED), dsn(ENCODED).uri())
     assert (screen.out, screen.err) == ("", "")
+
+
+# Parts of another command, what takes long, and questions.
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_documents_of_the_parts_of_a_command_are_gathered_and_hold_no_secret(as_json: bool) -> None:
+    screen = Screen(as_json=as_json)
+    screen.console.conceal(Secret("correct horse"))
+    with screen.console.gathering() as documents:
+        screen.console.document({"one": "a correct horse"})
+        screen.console.document({"two": 2}, {"POSTGRES_DSN": Secret("correct horse")})
+    assert documents == [{"one": "a ****"}, {"two": 2, "secrets": {"POSTGRES_DSN": "correct horse"}}]
+    assert screen.out == ""
+
+
+def test_after_a_part_that_failed_documents_are_printed_again() -> None:
+    screen = Screen(as_json=True)
+    with pytest.raises(OpsError), screen.console.gathering():
+        raise OpsError("no")
+    screen.console.document({"whole": True})
+    assert json.loads(screen.out) == {"whole": True}
+
+
+@pytest.mark.parametrize(("terminal", "as_json", "out"), [(False, False, "making ****\nmade\n"), (True, True, "")])
+def test_what_takes_long_is_said_beforehand_where_there_is_no_terminal(terminal: bool, as_json: bool, out: str) -> None:
+    screen = Screen(terminal=terminal, as_json=as_json)
+    screen.console.conceal(Secret("correct horse"))
+    with screen.console.working("making correct horse"):
+        assert screen.out == out.partition("made")[0]
+        screen.console.say("made")
+    assert (screen.out, screen.err) == (out, "")
+
+
+def test_on_a_terminal_what_takes_long_has_a_clock_and_stays_as_a_line() -> None:
+    screen = Screen(terminal=True)
+    screen.console.conceal(Secret("correct horse"))
+    with screen.console.working("making [bold]correct horse"):
+        pass
+    assert "0:00:0" in screen.out
+    assert screen.out.endswith("making [bold]****\n")
+    assert "correct horse" not in screen.out
+
+
+def test_what_took_long_and_failed_leaves_no_line() -> None:
+    screen = Screen(terminal=True)
+    with pytest.raises(OpsError), screen.console.working("making"):
+        raise OpsError("no")
+    assert not screen.out.endswith("making\n")
+
+
+def test_beside_a_bar_what_takes_long_is_a_line() -> None:
+    screen = Screen(terminal=True)
+    with screen.console.progress(1) as advance, screen.console.working("making"):
+        advance("made", "")
+    assert "making" in screen.out
+
+
+def test_yes_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    screen = Screen()
+    screen.console.confirm("Delete it?", yes=True)
+    screen.console.confirm_by_name("This can't be undone.", "srv1", yes=True)
+    assert (screen.out, screen.err) == ("", "")
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("y", True), (" YES ", True), ("", False), ("n", False), ("yep", False)])
+def test_a_question_is_answered_by_y(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
+    screen = Screen()
+    if goes_on:
+        screen.console.confirm("Delete it?", yes=False)
+    else:
+        with pytest.raises(OpsError, match="nothing was changed"):
+            screen.console.confirm("Delete it?", yes=False)
+    assert screen.out == "Delete it? [y/N] "
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("srv1", True), ("srv1 ", True), ("SRV1", False), ("y", False), ("", False)])
+def test_what_can_not_be_undone_is_answered_by_its_name(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
+    screen = Screen()
+    if goes_on:
+        screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False)
+    else:
+        with pytest.raises(OpsError, match="that is not its name; nothing was changed"):
+            screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False)
+    assert screen.out == "This can't be undone. Type srv1 to go on: "
+
+
+def test_the_end_of_the_input_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdin", Terminal(""))
+    with pytest.raises(OpsError, match="nothing was changed"):
+        screen.console.confirm("Delete it?", yes=False)
+    with pytest.raises(OpsError, match="nothing was changed"):
+        screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False)
+
+
+def test_with_json_a_question_stands_beside_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    screen = Screen(as_json=True)
+    screen.console.confirm("Delete it?", yes=False)
+    assert (screen.out, screen.err) == ("", "Delete it? [y/N] ")
+
+
+def test_where_nobody_is_there_a_question_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\nsrv1\n"))
+    screen = Screen()
+    with pytest.raises(UsageError, match="Delete it\\? Nobody is at the terminal"):
+        screen.console.confirm("Delete it?", yes=False)
+    with pytest.raises(UsageError, match="Nobody is at the terminal") as caught:
+        screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False)
+    assert caught.value.hint == "add --yes"

@@ -1,0 +1,45 @@
+"""The command that was given, for a message that says what to run next."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+
+import tasks
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, "invoke provision"),
+        ({"server_name": None, "plan": False, "allow_cidr": []}, "invoke provision"),
+        ({"server_name": "srv1", "plan": True}, "invoke provision --server-name srv1 --plan"),
+        ({"location": "East US", "env_file": "it's.env"}, "invoke provision --location 'East US' --env-file 'it'\"'\"'s.env'"),
+        (
+            {"allow_cidr": ["192.0.2.1", "203.0.113.0/24,10.0.0.0/9"]},
+            "invoke provision --allow-cidr 192.0.2.1 --allow-cidr 203.0.113.0/24,10.0.0.0/9",
+        ),
+        ({"admin_password": "-"}, "invoke provision --admin-password -"),
+        ({"admin_password_file": "my password"}, "invoke provision --admin-password-file 'my password'"),
+        (
+            {"reset_admin_password": True, "keep_password": True},
+            "invoke provision --reset-admin-password --keep-password",
+        ),
+        ({"reset_admin_password": False, "keep_password": False}, "invoke provision"),
+    ],
+)
+def test_the_command_again_is_the_one_that_was_given(flags: dict[str, Any], expected: str) -> None:
+    assert tasks.again("provision", flags) == expected
+
+
+@pytest.mark.parametrize("flag", [name for name in tasks.FLAGS if name.endswith("password")])
+def test_the_command_again_asks_for_a_password_instead_of_showing_it(flag: str) -> None:
+    again = tasks.again("provision", {flag: "S3cret,word"})
+    assert again == f"invoke provision --{flag.replace('_', '-')} -"
+
+
+def test_the_command_again_reads_as_one_line_of_a_shell() -> None:
+    value = "a 'b' \"c\" $d `e` \\f;g"
+    assert shlex.split(tasks.again("teardown", {"resource_group": value})) == ["invoke", "teardown", "--resource-group", value]
