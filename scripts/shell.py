@@ -110,6 +110,9 @@ class _Running:
         if self._popen.poll() is None:
             self._popen.kill()
             self._popen.wait()
+        if self._popen.stdin is not None:
+            with contextlib.suppress(OSError):  # what was still to be written to it
+                self._popen.stdin.close()
         self._files.close()
 
     def result(self, stdin: bytes, timeout: float | None) -> Result:
