@@ -43,7 +43,8 @@ def unit(session: nox.Session) -> None:
 def integration(session: nox.Session, server: str) -> None:
     """Real Postgres, real psql. REQUIRE_DOCKER=1 makes a missing Docker engine a failure instead of a skip."""
     workers = os.environ.get("PYTEST_WORKERS", "2")
-    once = [] if server == SERVERS[0] else ["--ignore=tests/integration/test_handover.py"]  # no server takes part in it
+    serverless = ("handover", "shell")  # no server takes part in them
+    once = [] if server == SERVERS[0] else [f"--ignore=tests/integration/test_{name}.py" for name in serverless]
     session.run("pytest", "tests/integration", f"--server={server}", f"--numprocesses={workers}", *once, *session.posargs)
 
 
