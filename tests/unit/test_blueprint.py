@@ -187,6 +187,15 @@ def test_what_can_change_is_one_step(
     assert plan.disruptive == ([step] if disruptive else [])
 
 
+def test_the_reason_of_a_change_names_each_with_what_it_was() -> None:
+    asked = wanted(sku="standard_d2ds_v5", storage=64, retention=14, zonal=True)
+    step = of_server(blueprint.plan(asked, standing(is_public=False), NOW))
+    assert step.reason == (
+        "32 to 64 GiB, Standard_B1ms to Standard_D2ds_v5, with a restart, backups of 7 to 14 days, high availability on, "
+        "public access on"
+    )
+
+
 @pytest.mark.parametrize(
     ("asked", "now", "words"),
     [

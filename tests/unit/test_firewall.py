@@ -79,7 +79,10 @@ def test_flags_come_to_rules_each_once(flags: dict[str, Any], expected: list[tup
     ("flags", "words"),
     [
         ({"end": "203.0.113.7"}, ["has no --allow-ip-range-start"]),
-        ({"start": "203.0.113.9", "end": "203.0.113.7"}, ["203.0.113.7 lies before --allow-ip-range-start 203.0.113.9"]),
+        (
+            {"start": "203.0.113.9", "end": "203.0.113.7"},
+            ["--allow-ip-range-end 203.0.113.7 lies before --allow-ip-range-start 203.0.113.9"],
+        ),
         ({"start": "203.0.113.300"}, ["--allow-ip-range-start 203.0.113.300: not an IPv4 address"]),
         ({"start": "a", "end": "b"}, ["--allow-ip-range-start a", "--allow-ip-range-end b"]),
         ({"start": "203.0.113.07"}, ["not an IPv4 address"]),

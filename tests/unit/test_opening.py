@@ -15,7 +15,10 @@ import pytest
 
 from scripts import firewall, opening
 from scripts.console import Console
+from scripts.dsn import Dsn
 from scripts.errors import OpsError, UsageError
+from scripts.secret import Secret
+from scripts.settings import Sources
 from scripts.target import Target, Unreachable
 from tests.unit.azure import SUBSCRIPTION, Cloud, Fault, failed, ok, rule, server, wanted
 
@@ -252,3 +255,31 @@ def test_a_plan_opens_nothing() -> None:
     flags = {"open_firewall": True, "plan": True}
     with pytest.raises(UsageError, match="--plan changes nothing"), opening.way_in(flags, cast("Target", None), console):
         raise AssertionError("the block was entered")
+
+
+@dataclass
+class Addressed:
+    """Stands for a target: the DSN's host, and no settings."""
+
+    host: str
+    found: Sources = field(default_factory=lambda: Sources({}, {}, ".env"))
+
+    @property
+    def dsn(self) -> Dsn:
+        return Dsn({"user": "me", "host": self.host, "dbname": "d"}, Secret("x"))
+
+
+@pytest.mark.parametrize(
+    ("host", "server_name", "missing"),
+    [
+        ("srv1.postgres.database.azure.com", None, ["--subscription-id"]),
+        ("db.example.com", None, ["--subscription-id", "--server-name"]),
+        ("db.example.com", "srv1", ["--subscription-id"]),
+    ],
+)
+def test_the_server_is_the_one_of_the_dsn_unless_it_is_named(host: str, server_name: str | None, missing: list[str]) -> None:
+    console = Console(out=io.StringIO(), err=io.StringIO())
+    flags = {"open_firewall": True, "plan": False, "server_name": server_name}
+    with pytest.raises(UsageError) as caught, opening.way_in(flags, cast("Target", Addressed(host)), console):
+        raise AssertionError("the block was entered")
+    assert re.findall(r"(--[\w-]+), or", caught.value.message) == missing
