@@ -6,11 +6,12 @@ that don't depend on each other are asked side by side. No secret stands in an a
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from scripts import PRODUCT, failures, shell
 from scripts.dsn import clean_env
 from scripts.errors import OpsError, UsageError
-from scripts.failures import PROVIDER, Failure
+from scripts.failures import PROVIDER, Failure, Way
 from scripts.firewall import Rule
 from scripts.flexible import Region, Server, Wanted, location_key
 from scripts.secret import Secret
@@ -96,18 +97,20 @@ class Az:
     def try_ask(self, *questions: Question[Any]) -> list[Any]:
         """As `ask`, with an AzError in the place of an answer that failed."""
         argvs = [[self._program, *question.words] for question in questions]
-        results = self._run_together(argvs, env=self._env, cwd=self._path, timeout=_ASKING)
+        with _ended():
+            results = self._run_together(argvs, env=self._env, cwd=self._path, timeout=_ASKING)
         return [self._parsed(question, result) for question, result in zip(questions, results, strict=True)]
 
     def do(self, *words: str, stdin: Secret | None = None) -> str:
         """A call that changes something; returns what it printed. Raises AzError."""
-        result = self._run(
-            [self._program, *words],
-            env=self._env,
-            cwd=self._path,
-            stdin=stdin.reveal().encode("utf-8") if stdin else b"",
-            timeout=_DOING,
-        )
+        with _ended():
+            result = self._run(
+                [self._program, *words],
+                env=self._env,
+                cwd=self._path,
+                stdin=stdin.reveal().encode("utf-8") if stdin else b"",
+                timeout=_DOING,
+            )
         if result.code != 0:
             raise self._error(result)
         # A refused delete says so and exits with 0: the caller looks whether it is gone.
@@ -131,6 +134,15 @@ class Az:
         if isinstance(answer, AzError):
             raise answer
         return answer
+
+
+@contextlib.contextmanager
+def _ended() -> Iterator[None]:
+    """An az that doesn't start or doesn't end is a failure like any other: who called it knows what stands."""
+    try:
+        yield
+    except OpsError as error:
+        raise AzError(Failure(kind="unanswered", way=Way.STOP, cause=error.message, hint="", text="")) from None
 
 
 # What can be asked.
