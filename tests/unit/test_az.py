@@ -12,7 +12,8 @@ import pytest
 
 from scripts import az
 from scripts.az import Az, AzError, Question
-from scripts.errors import ExitCode, UsageError
+from scripts.errors import ExitCode, OpsError, UsageError
+from scripts.failures import Way
 from scripts.flexible import Server
 from scripts.secret import Secret
 from scripts.shell import Result
@@ -461,3 +462,14 @@ def test_an_action_on_what_is_not_there_is_an_error(tmp_path: Path) -> None:
     with Calls([MISSING]).client(tmp_path) as client, pytest.raises(AzError) as caught:
         az.create_database(client, WANTED)
     assert caught.value.failure.kind == "missing"
+
+
+def test_an_az_that_does_not_end_is_a_failure_like_any_other(tmp_path: Path) -> None:
+    def late(*_: Any, **__: Any) -> Any:
+        raise OpsError("az did not answer within 180 s")
+
+    with Az(az_in(tmp_path), run=late, run_together=late) as client:
+        for call in (lambda: client.do("group", "list"), lambda: client.ask(az.group(WANTED))):
+            with pytest.raises(AzError, match=r"^az did not answer within 180 s\Z") as caught:
+                call()
+            assert caught.value.failure.way is Way.STOP

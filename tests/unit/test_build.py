@@ -312,6 +312,17 @@ def test_what_no_try_and_no_region_can_mend_stops_at_once(started: Callable[...,
     assert error.hint.endswith(f": {AGAIN}")
 
 
+def test_an_az_that_does_not_end_stops_with_what_stands_and_the_next_command(started: Callable[..., Run]) -> None:
+    cloud = Cloud()
+    cloud.faults.append(Fault(CREATE, OpsError("az did not answer within 3600 s")))
+    error = started(cloud).refused()
+    assert error.message.splitlines() == [
+        "az did not answer within 3600 s",
+        "  kept: created group rg; what is under way in Azure goes on",
+    ]
+    assert error.hint.endswith(f": {AGAIN}")
+
+
 def test_a_name_that_is_taken_by_ourselves_is_no_failure(started: Callable[..., Run]) -> None:
     cloud = Cloud()
     cloud.fail(CREATE, "ERROR: Specified server name is already used.", after=True)

@@ -97,6 +97,7 @@ def test_a_password_that_azure_takes(password: str, login: str) -> None:
         ("Xserving1", "serving_admin", "three or more characters in a row"),
         ("Abcdef1ING", "serving_admin", "three or more characters in a row"),
         ("Abcdef1_ad", "serving_admin", "three or more characters in a row"),
+        ("xser1-QQ9", "Serving", "three or more characters in a row"),
         ("Qwer1ty-ABC", "abc", "three or more characters in a row"),
     ],
 )
