@@ -132,7 +132,7 @@ QUESTIONS: list[tuple[Question[Any], list[str], str, Any]] = [
     (az.version(), ["version", "--output", "json"], '{"azure-cli": "2.91.0", "extensions": {}}', (2, 91, 0)),
     (
         az.login(SUBSCRIPTION),
-        ["account", "get-access-token", "--subscription", SUBSCRIPTION, "--query", "subscription", "--output", "tsv"],
+        ["account", "get-access-token", "--query", "subscription", "--output", "tsv", "--subscription", SUBSCRIPTION],
         f"{SUBSCRIPTION}\n",
         SUBSCRIPTION,
     ),
@@ -188,13 +188,10 @@ QUESTIONS: list[tuple[Question[Any], list[str], str, Any]] = [
         ["Microsoft.Web/sites app"],
     ),
     (
-        az.vault_login(),
-        [
-            *("account", "get-access-token", "--resource", "https://vault.azure.net"),
-            *("--query", "expiresOn", "--output", "tsv"),
-        ],
-        "2026-03-04 05:06:07.000000\n",
-        "2026-03-04 05:06:07.000000",
+        az.login(),
+        ["account", "get-access-token", "--query", "subscription", "--output", "tsv"],
+        f"{SUBSCRIPTION}\n",
+        SUBSCRIPTION,
     ),
 ]
 
@@ -436,7 +433,7 @@ def test_a_failure_is_classified_and_holds_no_secret(tmp_path: Path) -> None:
     assert (error.failure.kind, error.exit_code, error.facts) == ("quota", ExitCode.FAILED, {"failure": "quota"})
     assert error.message.splitlines() == [
         "the quota of the subscription is used up:",
-        "  ERROR: (QuotaExceeded) exceeding approved 10 Cores quota",
+        "  (QuotaExceeded) exceeding approved 10 Cores quota",
         "  administratorLoginPassword: ****",
     ]
     assert PASSWORD not in repr((error, error.args, error.hint, vars(error)))

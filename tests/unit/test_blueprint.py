@@ -116,7 +116,7 @@ def test_no_region_at_all_is_one_table_of_why() -> None:
     assert caught.value.facts == {"regions": {"eastus2": "restricted: no", "us": "standard_b1ms is not offered"}}
     assert "nothing was written" in caught.value.message
     assert "--location-fallback" in caught.value.hint
-    assert caught.value.exit_code is ExitCode.USAGE
+    assert caught.value.exit_code is ExitCode.FAILED
 
 
 def test_in_the_next_region_the_same_server_is_made() -> None:

@@ -27,11 +27,11 @@ OFFICE = rule("allow-203-0-113-7", "203.0.113.7")
 OTHER = rule("other", "192.0.2.1")
 CREATE = "postgres flexible-server create"
 SHOW = "postgres flexible-server show"
-DROPPED = "ERROR: ('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))"
-BUSY = "ERROR: (ServerIsBusy) Cannot complete operation while server 'srv1' is busy processing another operation."
-GONE = "ERROR: (ResourceNotFound) The Resource 'srv1' was not found."
-RESTRICTED = "ERROR: The location is restricted from performing this operation."
-EXHAUSTED = "ERROR: (SkuNotAvailable) The requested VM size is currently not available in location 'eastus2'.\nmore"
+DROPPED = "('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))"
+BUSY = "(ServerIsBusy) Cannot complete operation while server 'srv1' is busy processing another operation."
+GONE = "(ResourceNotFound) The Resource 'srv1' was not found."
+RESTRICTED = "The location is restricted from performing this operation."
+EXHAUSTED = "(SkuNotAvailable) The requested VM size is currently not available in location 'eastus2'.\nmore"
 ALL = ["group create", "create", "db create serving", "firewall-rule create allow-203-0-113-7"]
 
 
@@ -293,11 +293,11 @@ def test_when_every_region_refuses_there_is_one_table_of_why(started: Callable[.
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("ERROR: (QuotaExceeded) it results in exceeding approved 10 Cores quota.", "quota"),
-        ("ERROR: (InternalServerError) An unexpected error occured while processing the request.", "internal"),
-        ("ERROR: (AuthorizationFailed) The client does not have authorization.", "forbidden"),
-        ("ERROR: (NeverHeardOf) Something new.\nwhole", "unknown"),
-        ("ERROR: Specified server name is already used.", "taken"),
+        ("(QuotaExceeded) it results in exceeding approved 10 Cores quota.", "quota"),
+        ("(InternalServerError) An unexpected error occured while processing the request.", "internal"),
+        ("(AuthorizationFailed) The client does not have authorization.", "forbidden"),
+        ("(NeverHeardOf) Something new.\nwhole", "unknown"),
+        ("Specified server name is already used.", "taken"),
     ],
 )
 def test_what_no_try_and_no_region_can_mend_stops_at_once(started: Callable[..., Run], text: str, kind: str) -> None:
@@ -325,7 +325,7 @@ def test_an_az_that_does_not_end_stops_with_what_stands_and_the_next_command(sta
 
 def test_a_name_that_is_taken_by_ourselves_is_no_failure(started: Callable[..., Run]) -> None:
     cloud = Cloud()
-    cloud.fail(CREATE, "ERROR: Specified server name is already used.", after=True)
+    cloud.fail(CREATE, "Specified server name is already used.", after=True)
     run = started(cloud)
     run.carry_out()
     assert cloud.writes == ALL
@@ -342,7 +342,7 @@ def test_a_subscription_that_is_not_registered_is_registered_and_asked_again(sta
 
 def test_a_registration_that_does_not_help_is_not_repeated(started: Callable[..., Run]) -> None:
     cloud = Cloud()
-    cloud.fail(CREATE, "ERROR: (MissingSubscriptionRegistration) no", times=9)
+    cloud.fail(CREATE, "(MissingSubscriptionRegistration) no", times=9)
     error = started(cloud).refused()
     assert cloud.writes == ["group create", "create", "provider register", "create"]
     assert "az provider register -n Microsoft.DBforPostgreSQL --wait" in error.hint

@@ -28,8 +28,8 @@ CREATE = "postgres flexible-server firewall-rule create"
 DELETE = "postgres flexible-server firewall-rule delete"
 SHOW = "postgres flexible-server firewall-rule show"
 LIST = "postgres flexible-server firewall-rule list"
-BUSY = "ERROR: (ServerIsBusy) Cannot complete operation while server 'srv1' is busy processing another operation."
-EXPIRED = "ERROR: Please run 'az login' to setup account."
+BUSY = "(ServerIsBusy) Cannot complete operation while server 'srv1' is busy processing another operation."
+EXPIRED = "Please run 'az login' to setup account."
 
 
 @dataclass
@@ -116,8 +116,8 @@ def test_everything_inside_azure_is_not_this_machine(door: Door) -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        failed("ERROR: (ParentResourceNotFound) Failed to perform 'read' on resource(s).", 3),
-        failed("ERROR: Firewall rule operations are not supported for a server without public access enabled."),
+        failed("(ParentResourceNotFound) Failed to perform 'read' on resource(s).", 3),
+        failed("Firewall rule operations are not supported for a server without public access enabled."),
     ],
 )
 def test_without_a_server_that_has_a_firewall_nothing_is_opened(door: Door, result: object) -> None:
@@ -136,7 +136,7 @@ def test_a_busy_server_is_asked_again(door: Door) -> None:
     assert door.cloud.rules == {"office": OFFICE}
 
 
-@pytest.mark.parametrize(("text", "tries"), [(BUSY, 5), ("ERROR: (AuthorizationFailed) no", 1)])
+@pytest.mark.parametrize(("text", "tries"), [(BUSY, 5), ("(AuthorizationFailed) no", 1)])
 def test_a_rule_that_can_not_be_made_is_an_error_and_looked_for_all_the_same(door: Door, text: str, tries: int) -> None:
     door.cloud.fail(CREATE, text, times=99)
     with pytest.raises(OpsError, match=re.escape(text)), door.opened():
@@ -161,7 +161,7 @@ def test_a_delete_that_was_refused_though_az_ends_with_0_is_seen_and_done_again(
 
 
 def test_a_look_that_fails_is_no_proof(door: Door) -> None:
-    door.cloud.fail(SHOW, "ERROR: ('Connection aborted.', RemoteDisconnected('x'))")
+    door.cloud.fail(SHOW, "('Connection aborted.', RemoteDisconnected('x'))")
     with door.opened():
         pass
     assert door.verbs[2:] == ["delete", "show"] * 2

@@ -17,7 +17,7 @@ from scripts.errors import OpsError, UsageError
 from tests.unit.azure import Cloud, Fault, failed, ok, server, wanted
 
 DELETE = "postgres flexible-server delete"
-BUSY = "ERROR: (ServerIsBusy) Cannot complete operation while server 'srv1' is busy processing another operation."
+BUSY = "(ServerIsBusy) Cannot complete operation while server 'srv1' is busy processing another operation."
 
 
 class Terminal(io.StringIO):
@@ -163,8 +163,8 @@ def test_a_delete_that_failed_says_why(run: Run) -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        failed("ERROR: (ResourceNotFound) The Resource was not found.", 3),
-        failed("ERROR: ('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))"),
+        failed("(ResourceNotFound) The Resource was not found.", 3),
+        failed("('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))"),
     ],
 )
 def test_a_server_that_is_gone_is_deleted_whatever_az_said(run: Run, result: Any) -> None:
@@ -175,7 +175,7 @@ def test_a_server_that_is_gone_is_deleted_whatever_az_said(run: Run, result: Any
 
 
 def test_a_login_that_has_expired_stops_before_anything_is_deleted(run: Run) -> None:
-    run.cloud.fail("account get-access-token", "ERROR: Please run 'az login' to setup account.")
+    run.cloud.fail("account get-access-token", "Please run 'az login' to setup account.")
     with pytest.raises(OpsError, match="not logged in"):
         run()
     assert run.cloud.writes == []
