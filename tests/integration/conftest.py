@@ -14,7 +14,7 @@ from tests.database import MODES, Database
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dsn]:
     """The administrator's DSN of the server under test (--server)."""
-    yield from databases.shared_server(request, tmp_path_factory, databases.closed_to_public)
+    yield from databases.shared_server(request, tmp_path_factory, databases.of_a_superuser)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,4 @@ def serving(request: pytest.FixtureRequest) -> Iterator[Database]:
     """A migrated database, as a superuser has it and as Azure's kind of administrator does."""
     azure = request.param == "azure"
     server = request.getfixturevalue("azure_server" if azure else "server")
-    for database in databases.new_database(server, azure=azure):
-        result = databases.invoke("migrate", "--dsn", "-", stdin=database.uri)
-        assert result.returncode == 0, result.stderr
-        yield database
+    yield from databases.new_database(server, azure=azure, migrated=True)

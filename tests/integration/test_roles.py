@@ -120,6 +120,15 @@ def test_the_role_is_made_and_a_second_run_changes_nothing(app: App) -> None:
     assert end_state(app) == made
 
 
+def test_the_copy_that_a_test_gets_is_as_migrate_makes_it(app: App) -> None:
+    assert app.database.superuser is not None
+    server, azure = app.database.superuser, app.database.dsn != app.database.superuser
+    for fresh in databases.new_database(server, azure=azure):
+        assert invoke("migrate", "--dsn", "-", stdin=fresh.uri).returncode == 0
+        assert fresh.dump() == app.database.dump()
+        assert end_state(App(fresh, app.user, app.file)) == end_state(app)
+
+
 def test_superuser_and_azures_administrator_come_to_the_same(
     server: Dsn, azure_server: Dsn, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
