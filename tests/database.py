@@ -128,6 +128,7 @@ def shared_server(
     with FileLock(run / f"server{label}.lock"):
         server = start_server(name, home)
         if not users.exists():
+            without_fsync(server.dsn())
             prepare(server.dsn())
         users.write_text(str(int(users.read_text()) + 1 if users.exists() else 1))
     yield server.dsn()
@@ -138,6 +139,13 @@ def shared_server(
             server.stop()
             server.purge()
             shutil.rmtree(home)
+
+
+def without_fsync(server: Dsn) -> None:
+    """The server itself is never killed, and its data are deleted: what each dropped database waits for is no use to a test."""
+    with psycopg.connect(server.uri().reveal(), autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET fsync = off")
+        admin.execute("SELECT pg_reload_conf()")
 
 
 def of_a_superuser(server: Dsn) -> None:
