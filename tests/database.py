@@ -161,6 +161,8 @@ def closed_to_public(server: Dsn) -> None:
             admin.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC".encode())
 
 
+# Where the rights of the administrator make no difference, the one with fewer has to do.
+as_azure = pytest.mark.parametrize("serving", ["azure"], indirect=True)
 ADMIN_PASSWORD = "of the administrator: 1%"
 
 

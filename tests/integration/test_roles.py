@@ -21,7 +21,7 @@ from scripts.dsn import Dsn, parse
 from scripts.secret import Secret
 from scripts.settings import MIGRATIONS
 from tests import database as databases
-from tests.database import ENV, ROOT, Database, invoke, invoke_argv
+from tests.database import ENV, ROOT, Database, as_azure, invoke, invoke_argv
 from tests.integration.test_passwords import EVERYTHING, PASSWORDS, contents, places
 
 WRITTEN, READ_ONLY = ("core", "backtest", "monitoring"), ("gold", "platinum")
@@ -241,6 +241,7 @@ def test_it_connects_to_no_other_database(app: App) -> None:
             Database(app.dsn.with_params(dbname=name)).execute("SELECT 1")
 
 
+@as_azure
 def test_the_dsn_insists_on_tls_where_the_server_has_it(app: App) -> None:
     app.make()
     has_tls = superuser(app).execute("SHOW ssl") == [("on",)]
@@ -335,6 +336,7 @@ def test_what_is_missing_is_named_and_mended(tables: App) -> None:
     assert end_state(tables) == designed
 
 
+@as_azure
 def test_a_plan_shows_what_would_change_and_writes_nothing(app: App) -> None:
     before = end_state_without_role(app)
     planned = app.roles("--plan")
@@ -361,6 +363,7 @@ def end_state_without_role(app: App) -> list[tuple[Any, ...]]:
 # The password.
 
 
+@as_azure
 def test_a_new_password_that_nobody_would_know_is_refused(app: App) -> None:
     result = app.roles()
     assert result.returncode == 2
@@ -368,6 +371,7 @@ def test_a_new_password_that_nobody_would_know_is_refused(app: App) -> None:
     assert end_state(app)["role"] == []
 
 
+@as_azure
 def test_running_again_sets_the_password_anew_and_says_so(app: App) -> None:
     app.make()
     first = app.uri
@@ -380,6 +384,7 @@ def test_running_again_sets_the_password_anew_and_says_so(app: App) -> None:
         Database(parse(first, "before")).execute("SELECT 1")
 
 
+@as_azure
 @pytest.mark.parametrize("how", ["environment", "file", "stdin"])
 def test_a_password_is_taken_from_where_it_is_given(app: App, tmp_path: Path, how: str) -> None:
     file = tmp_path / "password"
@@ -400,6 +405,7 @@ def test_a_password_is_taken_from_where_it_is_given(app: App, tmp_path: Path, ho
     assert end_state(app)["password"] == verifier
 
 
+@as_azure
 @pytest.mark.parametrize("name", ["looks-encoded", "backslashes-and-quotes", "emoji", "blanks"])
 def test_a_hostile_password_arrives_and_is_never_shown(app: App, name: str) -> None:
     password = PASSWORDS[name]
@@ -412,6 +418,7 @@ def test_a_hostile_password_arrives_and_is_never_shown(app: App, name: str) -> N
         assert form not in result.stdout + result.stderr
 
 
+@as_azure
 def test_emitting_is_the_only_way_to_see_it(app: App) -> None:
     hidden = app.roles("--secrets-file", str(app.file))
     assert app.dsn.password.reveal() not in hidden.stdout + hidden.stderr
@@ -435,6 +442,7 @@ def server_log(database: Database) -> str:
     return logs.stdout + logs.stderr
 
 
+@as_azure
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
 def test_the_password_is_in_no_argv_environment_statement_or_file(app: App, mode: str, tmp_path: Path) -> None:
     superuser(app).execute(f"ALTER DATABASE {app.database.dsn.database} SET log_statement = 'all'")
@@ -470,6 +478,7 @@ def test_the_password_is_in_no_argv_environment_statement_or_file(app: App, mode
 # The connections.
 
 
+@as_azure
 def test_a_limit_that_does_not_fit_the_server_is_refused(app: App) -> None:
     result = app.roles("--connection-limit", "60", "--secrets-file", str(app.file))
     assert result.returncode == 2
@@ -485,6 +494,7 @@ def test_a_limit_that_does_not_fit_the_server_is_refused(app: App) -> None:
     assert end_state(app)["role"][0][7] == 2, "what no flag speaks of stays"
 
 
+@as_azure
 def test_the_timeouts_hold(app: App) -> None:
     app.make("--statement-timeout", "200ms", "--lock-timeout", "3s", "--idle-in-transaction-timeout", "2min")
     assert app.execute("SHOW lock_timeout") == [("3s",)]
@@ -496,6 +506,7 @@ def test_the_timeouts_hold(app: App) -> None:
 # Beside others.
 
 
+@as_azure
 def test_roles_and_migrate_at_once_both_succeed(app: App, folder: Path) -> None:
     app.make()
     for file in MIGRATIONS.glob("*.sql"):
@@ -550,6 +561,7 @@ def test_who_may_not_make_roles_is_told_what_an_administrator_runs(azure_server:
         assert result.returncode == 0, result.stderr
 
 
+@as_azure
 def test_somebody_who_is_no_owner_is_told_before_anything_runs(app: App, folder: Path) -> None:
     app.make()
     for file in MIGRATIONS.glob("*.sql"):
@@ -562,6 +574,7 @@ def test_somebody_who_is_no_owner_is_told_before_anything_runs(app: App, folder:
     assert app.database.ledger().keys() == {"0001", "0002", "0003"}
 
 
+@as_azure
 def test_a_file_that_needs_the_administrators_own_rights_begins_with_reset_role(app: App, folder: Path) -> None:
     for file in MIGRATIONS.glob("*.sql"):
         shutil.copy(file, folder)

@@ -22,15 +22,13 @@ from dotenv import dotenv_values
 from psycopg import errors
 
 from scripts import ledger
-from tests.database import ENV, ROOT, Database, invoke, invoke_argv
+from tests.database import ENV, ROOT, Database, as_azure, invoke, invoke_argv
 from tests.integration.test_passwords import DEADLINE, ended, until
 
 BETWEEN_LOGINS = 0.02  # seconds
 QUIET = ("--quiet", "1")  # seconds; fifty times as long as a replica stays away
 SOON = ("--quiet", "0.2")  # where nobody comes back
 KILLED = -9
-# Where the rights of the administrator make no difference, the one with fewer has to do.
-as_azure = pytest.mark.parametrize("serving", ["azure"], indirect=True)
 with_gh = pytest.mark.skipif(os.name == "nt", reason="the gh of these tests is a shell script")
 FAKE_GH = """#!/bin/sh
 # Keeps secrets in files. For each `set` it takes one word off its plan, when there is one.
