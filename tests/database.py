@@ -27,7 +27,12 @@ from scripts.secret import Secret
 from scripts.settings import MIGRATIONS, Sources
 
 ROOT = Path(__file__).resolve().parent.parent
-MODES = ["local", "docker", "embedded"]
+# The first server has every psql; each of the others the one that comes with it, so that each version of psql is used.
+MODES = [
+    pytest.param("local", marks=pytest.mark.once),
+    pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("embedded", marks=pytest.mark.embedded),
+]
 # The project's own settings and libpq's don't reach a test; PATH always leads to some psql.
 ENV = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "POSTGRES_"))}
 if shutil.which("psql") is None:

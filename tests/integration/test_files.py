@@ -306,6 +306,7 @@ def test_the_ledger_has_the_names_of_the_files(built: Built) -> None:
     assert names == {"hyphen" if shape.name == "-" else shape.name or "shape" for shape in SHAPES.values()}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("changed", [False, True], ids=["as they stand", "with a BOM"])
 def test_a_folder_may_have_any_name(database: Database, tmp_path: Path, mode: str, changed: bool) -> None:
     """psql reads files where they stand, or, when a text has to change, in a folder of the runner's."""

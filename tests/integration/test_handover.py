@@ -28,6 +28,7 @@ from scripts.secret import Secret
 from tests.database import ENV, ROOT, invoke, invoke_argv
 from tests.integration.test_passwords import processes
 
+pytestmark = pytest.mark.once  # no server takes part in it
 TOKEN = secrets.token_hex(8)  # the part of the password that is found nowhere by chance
 PASSWORD = f":/@%#?&'\"\\$ =ü密🔑{TOKEN}"
 DSN = Dsn({"user": "app", "host": "db.example.com", "port": "5432", "dbname": "d", "sslmode": "require"}, Secret(PASSWORD))

@@ -38,6 +38,7 @@ def applied(output: str) -> list[str]:
 # --- order and choice ---
 
 
+@pytest.mark.once
 def test_files_run_in_the_order_of_their_numbers(database: Database, folder: Path) -> None:
     write(folder, "0010_ten.sql", "2_two.sql", "1-one.sql", "0003-three.sql", "100_hundred.sql")
     for other in ("README.md", "seed.sql", "_0004_no.sql"):
@@ -59,6 +60,7 @@ def test_the_ledger_says_what_when_and_by_whom(database: Database, folder: Path)
     ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("to", "count"), [("2", 2), ("0002", 2), ("1", 1), ("3", 3)])
 def test_to_stops_behind_that_version(database: Database, folder: Path, to: str, count: int) -> None:
     write(folder, "0001_a.sql", "0002_b.sql", "0003_c.sql")
@@ -72,6 +74,7 @@ def test_to_stops_behind_that_version(database: Database, folder: Path, to: str,
     assert len(database.ledger()) == 3
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("to", ["4", "0", "two", "", "-1"])
 def test_to_a_version_that_no_file_has_is_bad_usage(database: Database, folder: Path, to: str) -> None:
     write(folder, "0001_a.sql", "0002_b.sql")
@@ -81,6 +84,7 @@ def test_to_a_version_that_no_file_has_is_bad_usage(database: Database, folder: 
     assert database.ledger() == {}
 
 
+@pytest.mark.once
 def test_nothing_to_do_is_said_in_one_line(database: Database, folder: Path) -> None:
     write(folder, "0001_a.sql", "0002_b.sql")
     assert migrate(database, folder, "embedded").returncode == 0
@@ -92,18 +96,21 @@ def test_nothing_to_do_is_said_in_one_line(database: Database, folder: Path) -> 
     assert database.execute("SELECT * FROM public.schema_migrations ORDER BY version") == rows
 
 
+@pytest.mark.once
 def test_an_empty_folder_is_nothing_to_do(database: Database, folder: Path) -> None:
     result = migrate(database, folder, "embedded")
     assert result.returncode == 0
     assert "nothing to do" in result.stdout
 
 
+@pytest.mark.once
 def test_a_folder_that_is_not_there_is_bad_usage(database: Database, folder: Path) -> None:
     result = migrate(database, folder / "gone", "embedded")
     assert result.returncode == 2
     assert f"the migrations folder {folder / 'gone'} can't be read" in result.stderr
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("begun", [False, True], ids=["without a ledger", "with one applied"])
 def test_plan_writes_nothing(database: Database, folder: Path, begun: bool) -> None:
     write(folder, "0001_a.sql", "0002_b.sql")
@@ -123,6 +130,7 @@ def test_plan_writes_nothing(database: Database, folder: Path, begun: bool) -> N
 # --- JSON ---
 
 
+@pytest.mark.once
 def test_json_is_one_document_with_what_was_applied(database: Database, folder: Path) -> None:
     write(folder, "0001_a.sql")
     (folder / "0002_b.sql").write_text("\\echo shown\nDO $$BEGIN RAISE WARNING 'said'; END$$;\n")
@@ -146,6 +154,7 @@ def test_json_is_one_document_with_what_was_applied(database: Database, folder: 
     assert json.loads(nothing.stdout) == {"target": target, "applied": [], "pending": []}
 
 
+@pytest.mark.once
 def test_json_holds_the_failure(database: Database, folder: Path) -> None:
     (folder / "0001_a.sql").write_text("SELECT 1;\nSELECT nope;\n")
     result = migrate(database, folder, "embedded", "--json")
@@ -160,6 +169,7 @@ def test_json_holds_the_failure(database: Database, folder: Path) -> None:
 # --- what is wrong with the files ---
 
 
+@pytest.mark.once
 def test_everything_that_is_wrong_is_listed_at_once_before_anything_is_written(database: Database, folder: Path) -> None:
     write(folder, "0001_a.sql", "0002_b.sql", "0004_d.sql")
     assert migrate(database, folder, "embedded").returncode == 0
@@ -205,6 +215,7 @@ def test_everything_that_is_wrong_is_listed_at_once_before_anything_is_written(d
     assert "1 applied, 8 pending, 1 changed, 1 missing, 1 out of order" in output.splitlines()
 
 
+@pytest.mark.once
 def test_an_older_file_goes_through_with_the_flag(database: Database, folder: Path) -> None:
     write(folder, "0001_a.sql", "0003_c.sql")
     assert migrate(database, folder, "embedded").returncode == 0
@@ -219,6 +230,7 @@ def test_an_older_file_goes_through_with_the_flag(database: Database, folder: Pa
     assert status(database, folder)[0] == 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("change", ["CRLF", "BOM", "both"])
 def test_other_line_ends_or_a_bom_are_no_change(database: Database, folder: Path, change: str) -> None:
     write(folder, "0001_a.sql")
@@ -232,6 +244,7 @@ def test_other_line_ends_or_a_bom_are_no_change(database: Database, folder: Path
     assert status(database, folder)[0] == 0
 
 
+@pytest.mark.once
 def test_a_blank_more_is_a_change(database: Database, folder: Path) -> None:
     write(folder, "0001_a.sql")
     assert migrate(database, folder, "embedded").returncode == 0
@@ -379,6 +392,7 @@ def test_resume_leaves_the_invalid_indexes_of_others_alone(database: Database, f
 # --- which database ---
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("environment", "file"),
     [
@@ -405,6 +419,7 @@ def test_where_the_dsn_comes_from(
     assert result.stdout.startswith(f"target: {database.dsn}\n")
 
 
+@pytest.mark.once
 def test_a_dsn_on_stdin_beats_the_environment(database: Database, folder: Path) -> None:
     words = ("migrate", "--dsn", "-", "--psql", "embedded", "--migrations-dir", str(folder))
     result = invoke(*words, stdin=f"{database.uri}\n", env={"POSTGRES_ADMIN_DSN": "postgresql://nobody@localhost/wrong"})
@@ -413,6 +428,7 @@ def test_a_dsn_on_stdin_beats_the_environment(database: Database, folder: Path) 
     assert result.stderr == ""
 
 
+@pytest.mark.once
 def test_a_dsn_as_an_argument_works_with_a_warning(database: Database, folder: Path) -> None:
     result = invoke("migrate", "--dsn", database.uri, "--psql", "embedded", "--migrations-dir", str(folder))
     assert result.returncode == 0, result.stderr
@@ -420,6 +436,7 @@ def test_a_dsn_as_an_argument_works_with_a_warning(database: Database, folder: P
     assert database.dsn.password.reveal() not in result.stdout + result.stderr
 
 
+@pytest.mark.once
 def test_no_dsn_at_all_names_every_place(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "settings").write_text("# nothing\n")
     result = invoke("migrate", "--migrations-dir", str(folder), "--env-file", str(tmp_path / "settings"))
@@ -456,6 +473,7 @@ USAGE = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("flags", "uri", "words"), USAGE.values(), ids=USAGE)
 def test_bad_usage_exits_with_two(folder: Path, flags: tuple[str, ...], uri: str, words: str) -> None:
     result = invoke("migrate", "--dsn", "-", "--migrations-dir", str(folder), *flags, stdin=uri)
@@ -476,6 +494,7 @@ def closed_port() -> Iterator[int]:
         yield int(taken.getsockname()[1])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("command", ["migrate", "status"])
 def test_a_server_that_does_not_answer(database: Database, folder: Path, mode: str, command: str) -> None:
     with closed_port() as port:
@@ -490,6 +509,7 @@ def test_a_server_that_does_not_answer(database: Database, folder: Path, mode: s
     assert dsn.password.reveal() not in result.stdout + result.stderr
 
 
+@pytest.mark.once
 def test_wait_ends(database: Database, folder: Path) -> None:
     with closed_port() as port:
         dsn = database.dsn.with_params(port=str(port))
@@ -500,6 +520,7 @@ def test_wait_ends(database: Database, folder: Path) -> None:
     assert "--wait" not in result.stderr
 
 
+@pytest.mark.once
 def test_wait_sees_the_server_come_up(database: Database, folder: Path) -> None:
     """The first connection is dropped, as by a server that is starting; the next ones reach the real one."""
     write(folder, "0001_a.sql")
@@ -550,6 +571,7 @@ def test_what_will_not_pass_is_not_waited_for(database: Database, folder: Path, 
 # --- what must not leak in ---
 
 
+@pytest.mark.once
 def test_the_users_psqlrc_and_pg_variables_do_not_leak_in(database: Database, folder: Path, tmp_path: Path, mode: str) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -630,6 +652,7 @@ def test_all_of_an_error_is_shown(database: Database, folder: Path) -> None:
 # --- status ---
 
 
+@pytest.mark.once
 def test_status_says_all_and_exits_by_it(database: Database, folder: Path) -> None:
     write(folder, "0001_a.sql", "0002_b.sql")
     empty = database.dump()
@@ -651,6 +674,7 @@ def test_status_says_all_and_exits_by_it(database: Database, folder: Path) -> No
     assert output.splitlines()[-1] == "2 applied"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [("change", "1 applied, 1 changed"), ("remove", "1 applied, 1 missing"), ("break", "2 applied, 1 pending")],
@@ -696,6 +720,7 @@ def test_status_as_json(database: Database, folder: Path) -> None:
     }
 
 
+@pytest.mark.once
 def test_without_a_folder_the_projects_own_is_meant(database: Database) -> None:
     result = invoke("migrate", "--dsn", "-", "--psql", "embedded", stdin=database.uri)
     assert result.returncode == 0, result.stderr
@@ -703,6 +728,7 @@ def test_without_a_folder_the_projects_own_is_meant(database: Database) -> None:
     assert invoke("status", "--dsn", "-", "--psql", "embedded", stdin=database.uri).returncode == 0
 
 
+@pytest.mark.once
 def test_what_was_checked_is_what_runs_whatever_happens_to_the_folder_meanwhile(database: Database, folder: Path) -> None:
     (folder / "0001_a.sql").write_text(f"CREATE TABLE a (id int);\n{proofs.WAITS_AT_GATE}")
     (folder / "0002_b.sql").write_text("CREATE TABLE b (id int);\n")

@@ -172,6 +172,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 # They connect.
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("password", PASSWORDS.values(), ids=PASSWORDS.keys())
 def test_a_password_connects(owner: Callable[[str], Database], mode: str, password: str) -> None:
     dsn = owner(password).dsn
@@ -179,6 +180,7 @@ def test_a_password_connects(owner: Callable[[str], Database], mode: str, passwo
         assert session.query("SELECT current_user") == [dsn.params["user"]]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("password", PASSWORDS.values(), ids=PASSWORDS.keys())
 def test_a_password_reaches_migrate_through_its_standard_input(
     owner: Callable[[str], Database], folder: Path, password: str
@@ -195,6 +197,7 @@ def test_a_password_reaches_migrate_through_its_standard_input(
         assert quote(password, safe="") not in text
 
 
+@pytest.mark.once
 def test_everything_at_once_reaches_migrate_in_each_mode(owner: Callable[[str], Database], mode: str, folder: Path) -> None:
     database = owner(EVERYTHING)
     write(folder, **{"0001_one": "SELECT 1;"})
@@ -203,6 +206,7 @@ def test_everything_at_once_reaches_migrate_in_each_mode(owner: Callable[[str], 
     assert database.ledger() == {"0001": "applied"}
 
 
+@pytest.mark.once
 def test_a_wrong_password_is_refused_and_not_shown(owner: Callable[[str], Database], mode: str, folder: Path) -> None:
     database = owner("the right one")
     wrong = f"{EVERYTHING}{secrets.token_hex(8)}"
@@ -228,6 +232,7 @@ def places() -> dict[str, bytes]:
     return {**found, **{f"docker inspect {index}": text.encode() for index, text in enumerate(inspected())}}
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs Linux's /proc")
 def test_no_command_line_environment_container_output_or_file_holds_the_password(
     owner: Callable[[str], Database], mode: str, folder: Path, temp: Path
@@ -268,6 +273,7 @@ def test_no_command_line_environment_container_output_or_file_holds_the_password
 # Nothing stays.
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("sql", "code"), [("SELECT 1;", 0), ("SELECT 1 / 0;", 1)], ids=["success", "failure"])
 def test_a_run_that_ends_by_itself_leaves_no_file_container_or_connection(
     database: Database, mode: str, folder: Path, temp: Path, sql: str, code: int
@@ -301,6 +307,7 @@ def test_an_interrupted_run_is_rolled_back_and_leaves_no_file_container_or_state
     assert database.ledger() == {"0001": "applied"}
 
 
+@pytest.mark.once
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to another process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 @pytest.mark.parametrize("word", ["create", "cp"])
@@ -326,6 +333,7 @@ def test_an_interruption_while_the_container_is_made_leaves_none(
     assert list(temp.iterdir()) == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("password", ["state", "applied", "true", "version", "ERROR", "0001"])
 def test_a_password_that_reads_like_an_answer_of_the_server_changes_none(
     owner: Callable[[str], Database], folder: Path, password: str

@@ -15,7 +15,14 @@ def test_six_runners_at_once(database: Database, folder: Path) -> None:
     proofs.runners_at_once(database, folder, 6)
 
 
-@pytest.mark.parametrize(("victim", "point"), [("runner", "mid-file"), ("psql", "around COMMIT"), ("container", "after the DDL")])
+@pytest.mark.parametrize(
+    ("victim", "point"),
+    [
+        ("runner", "mid-file"),
+        ("psql", "around COMMIT"),
+        pytest.param("container", "after the DDL", marks=pytest.mark.docker),
+    ],
+)
 def test_killed(database: Database, scratch: Database, folder: Path, tmp_path: Path, victim: str, point: str) -> None:
     if victim == "container":
         databases.require_docker()

@@ -21,6 +21,7 @@ from scripts.secret import Secret
 from tests.database import ENV, ROOT, Database, invoke, invoke_argv
 from tests.integration.test_passwords import backends, contents, ended, inspected, places, sleeps, until
 
+pytestmark = pytest.mark.once  # it is about the terminal and the process; the server only answers
 PASSWORD = ":/@%#?&'\"\\$ ü密🔑"
 LOCK = 7  # an advisory lock, which holds a statement up for as long as a test needs
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to another process, and no ptys")

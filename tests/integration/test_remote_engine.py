@@ -14,6 +14,8 @@ from docker.context import ContextAPI
 from tests import database as databases
 from tests.database import Database, invoke
 
+pytestmark = pytest.mark.once  # it is about the way of the files
+
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):

@@ -363,6 +363,7 @@ def end_state_without_role(app: App) -> list[tuple[Any, ...]]:
 # The password.
 
 
+@pytest.mark.once
 @as_azure
 def test_a_new_password_that_nobody_would_know_is_refused(app: App) -> None:
     result = app.roles()
@@ -384,6 +385,7 @@ def test_running_again_sets_the_password_anew_and_says_so(app: App) -> None:
         Database(parse(first, "before")).execute("SELECT 1")
 
 
+@pytest.mark.once
 @as_azure
 @pytest.mark.parametrize("how", ["environment", "file", "stdin"])
 def test_a_password_is_taken_from_where_it_is_given(app: App, tmp_path: Path, how: str) -> None:
@@ -405,6 +407,7 @@ def test_a_password_is_taken_from_where_it_is_given(app: App, tmp_path: Path, ho
     assert end_state(app)["password"] == verifier
 
 
+@pytest.mark.once
 @as_azure
 @pytest.mark.parametrize("name", ["looks-encoded", "backslashes-and-quotes", "emoji", "blanks"])
 def test_a_hostile_password_arrives_and_is_never_shown(app: App, name: str) -> None:
@@ -418,6 +421,7 @@ def test_a_hostile_password_arrives_and_is_never_shown(app: App, name: str) -> N
         assert form not in result.stdout + result.stderr
 
 
+@pytest.mark.once
 @as_azure
 def test_emitting_is_the_only_way_to_see_it(app: App) -> None:
     hidden = app.roles("--secrets-file", str(app.file))
@@ -534,6 +538,7 @@ def test_roles_and_migrate_at_once_both_succeed(app: App, folder: Path) -> None:
     assert app.execute("SELECT * FROM core.t9") == []
 
 
+@pytest.mark.once
 def test_without_the_migrations_the_next_command_is_named(database: Database, tmp_path: Path) -> None:
     app = App(database, "nobody_yet", tmp_path / "app.env")
     result = app.roles("--secrets-file", str(app.file))

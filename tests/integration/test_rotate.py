@@ -268,6 +268,7 @@ def test_the_second_role_has_the_limits_and_timeouts_of_the_first(app: App) -> N
 # Killed, and run again.
 
 
+@pytest.mark.once
 @with_gh
 @as_azure
 def test_killed_before_the_handover_it_makes_the_role_ready_anew(app: App) -> None:
@@ -288,6 +289,7 @@ def test_killed_before_the_handover_it_makes_the_role_ready_anew(app: App) -> No
     settled(app, second, was=former)
 
 
+@pytest.mark.once
 @with_gh
 @as_azure
 def test_killed_after_the_handover_it_leaves_a_dsn_in_use_as_it_is(app: App) -> None:
@@ -307,6 +309,7 @@ def test_killed_after_the_handover_it_leaves_a_dsn_in_use_as_it_is(app: App) -> 
     assert refused(former)
 
 
+@pytest.mark.once
 @with_gh
 @as_azure
 @pytest.mark.parametrize(("step", "code"), [("kill-after", KILLED), ("refuse", 1)])
@@ -324,6 +327,7 @@ def test_cut_off_between_two_destinations_it_hands_the_same_dsn_to_the_second(ap
     settled(app, second, was=former)
 
 
+@pytest.mark.once
 @as_azure
 def test_killed_while_it_watches_the_old_role_it_watches_again(app: App) -> None:
     first, second = app.names
@@ -341,6 +345,7 @@ def test_killed_while_it_watches_the_old_role_it_watches_again(app: App) -> None
     settled(app, second, was=former)
 
 
+@pytest.mark.once
 @as_azure
 def test_killed_just_before_the_old_login_is_disabled_it_disables_it_the_next_time(app: App) -> None:
     first, second = app.names
@@ -360,6 +365,7 @@ def test_killed_just_before_the_old_login_is_disabled_it_disables_it_the_next_ti
     settled(app, second, was=former)
 
 
+@pytest.mark.once
 @as_azure
 def test_a_client_that_came_back_while_finish_waited_for_a_migration_is_not_locked_out(app: App) -> None:
     first = app.names[0]
@@ -380,6 +386,7 @@ def test_a_client_that_came_back_while_finish_waited_for_a_migration_is_not_lock
     assert app.roles() == before
 
 
+@pytest.mark.once
 @as_azure
 def test_killed_while_the_old_login_is_disabled_it_has_done_all_of_it_or_nothing(app: App) -> None:
     first, second = app.names
@@ -446,6 +453,7 @@ def test_abort_disables_the_new_role_and_puts_the_former_dsn_back(app: App) -> N
         assert refused(void)
 
 
+@pytest.mark.once
 @as_azure
 def test_abort_changes_nothing_when_it_has_no_dsn_to_put_back(app: App) -> None:
     first, second = app.names
@@ -482,6 +490,7 @@ def test_abort_refuses_while_the_new_role_is_in_use_and_terminates_it_when_told_
     settled(app, first, was=handed_over)
 
 
+@pytest.mark.once
 @with_gh
 @as_azure
 @pytest.mark.parametrize(("step", "code"), [("refuse", 1), ("kill-after", KILLED)])
@@ -525,6 +534,7 @@ def test_finish_waits_up_to_the_deadline_and_then_says_who_is_there(app: App) ->
     settled(app, second, was=former)
 
 
+@pytest.mark.once
 @as_azure
 def test_what_makes_no_sense_is_refused_and_changes_nothing(app: App) -> None:
     before = app.roles()
@@ -535,6 +545,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(app: App) -> None:
     assert app.roles() == before
 
 
+@pytest.mark.once
 @as_azure
 def test_of_two_rotations_at_once_one_hands_a_dsn_over_and_a_later_one_leaves_it_alone(app: App) -> None:
     former = app.uri
@@ -553,6 +564,7 @@ def test_of_two_rotations_at_once_one_hands_a_dsn_over_and_a_later_one_leaves_it
 # What shows.
 
 
+@pytest.mark.once
 @as_azure
 def test_a_plan_writes_nothing_at_any_stage(app: App) -> None:
     for words, told in (((), "would make"), (app.to_file, "was handed over")):
@@ -566,6 +578,7 @@ def test_a_plan_writes_nothing_at_any_stage(app: App) -> None:
         assert app.uri == uri
 
 
+@pytest.mark.once
 @as_azure
 def test_json_is_one_document_for_each_part_and_for_a_refusal(app: App) -> None:
     first, second = app.names
@@ -586,6 +599,7 @@ def test_json_is_one_document_for_each_part_and_for_a_refusal(app: App) -> None:
     assert login(document("--emit-secrets")["secrets"]["POSTGRES_DSN"]) == first  # asked for
 
 
+@pytest.mark.once
 @with_gh
 @as_azure
 def test_the_new_password_shows_in_no_output_and_no_command_line(app: App) -> None:

@@ -29,6 +29,7 @@ from scripts.settings import Sources
 from tests.conftest import ROOT
 from tests.database import ENV, IMAGE, require_docker
 
+pytestmark = pytest.mark.embedded  # and the tests of Docker, which have their own server, are marked `once`
 FOUND = Sources(ENV, {}, ".env")
 DEADLINE = 60.0  # seconds, for whatever is waited for
 # Does what its arguments say: HOME VERSION (up | down | become UID GID)...
@@ -129,6 +130,7 @@ def test_a_killed_server_is_started_again_with_its_data(home: Path, version: int
     assert query(again, "SELECT n FROM kept") == [(42,)]
 
 
+@pytest.mark.once
 def test_a_port_that_another_program_took_is_said_and_another_is_used(home: Path, version: int) -> None:
     before = server.up(FOUND, version=version, home=home)
     query(before, "CREATE TABLE kept AS SELECT 42 AS n")
@@ -144,12 +146,14 @@ def test_a_port_that_another_program_took_is_said_and_another_is_used(home: Path
     assert query(after, "SELECT n FROM kept") == [(42,)]
 
 
+@pytest.mark.once
 def test_a_server_that_was_stopped_comes_back_to_its_port(home: Path, version: int) -> None:
     before = server.up(FOUND, version=version, home=home)
     assert server.down(FOUND, home=home)[1]
     assert server.up(FOUND, home=home).dsn == before.dsn
 
 
+@pytest.mark.once
 def test_six_at_the_same_time_make_one_server(home: Path, version: int) -> None:
     runners = [
         subprocess.Popen(
@@ -164,6 +168,7 @@ def test_six_at_the_same_time_make_one_server(home: Path, version: int) -> None:
     assert len({(answer["dsn"], answer["pid"]) for answer in answers}) == 1
 
 
+@pytest.mark.once
 def test_a_start_that_was_killed_while_it_made_the_data_is_made_good(home: Path, version: int) -> None:
     with subprocess.Popen(program(home, version, "up"), cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL) as runner:
         until("initdb is at work", lambda: any(home.glob("embedded-*/data.new-*/PG_VERSION")) or runner.poll() is not None)
@@ -215,6 +220,7 @@ def test_it_is_reached_by_unix_socket_with_the_password_alone(home: Path, versio
             psycopg.connect(address.without_password())
 
 
+@pytest.mark.once
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no unix sockets here")
 def test_a_home_too_long_for_a_socket_has_it_in_the_temp_folder(tmp_path: Path, version: int) -> None:
     home = tmp_path / ("a-long-name-" * 10) / "local"
@@ -233,6 +239,7 @@ def test_a_home_too_long_for_a_socket_has_it_in_the_temp_folder(tmp_path: Path, 
     assert not folder.exists()
 
 
+@pytest.mark.once
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no unix sockets here")
 def test_a_folder_of_somebody_else_in_the_temp_folder_is_not_taken_for_the_socket(
     tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
@@ -283,6 +290,7 @@ def test_another_kind_is_refused_while_one_is_up_and_taken_after_down(home: Path
     server.up(FOUND, version=version, home=home)
 
 
+@pytest.mark.once
 def test_a_version_that_the_wheel_lacks_is_refused_with_the_way_out(home: Path) -> None:
     with pytest.raises(UsageError, match="there is no embedded PostgreSQL 17, only 16 and 18") as caught:
         server.up(FOUND, version=17, home=home)
@@ -291,6 +299,7 @@ def test_a_version_that_the_wheel_lacks_is_refused_with_the_way_out(home: Path) 
     assert server.describe(home) == ""
 
 
+@pytest.mark.once
 def test_a_folder_on_the_way_that_was_closed_again_does_not_hide_the_server(home: Path, version: int) -> None:
     server.up(FOUND, version=version, home=home)
     pid = postmaster(home, version)
@@ -366,6 +375,7 @@ def volumes(running: Up) -> list[Any]:
     return list(connect(ENV).volumes.list(filters={"label": f"{PRODUCT}={name}"}))
 
 
+@pytest.mark.once
 def test_a_docker_server_is_one_healthy_and_on_loopback_alone(docker_home: Path) -> None:
     first = server.up(FOUND, docker=True, home=docker_home)
     second = server.up(FOUND, home=docker_home)
@@ -392,6 +402,7 @@ def test_a_docker_server_is_one_healthy_and_on_loopback_alone(docker_home: Path)
     assert caught.value.hint.startswith("invoke down")
 
 
+@pytest.mark.once
 def test_a_docker_server_keeps_its_data_through_kill_and_down_until_it_is_purged(docker_home: Path) -> None:
     running = server.up(FOUND, docker=True, home=docker_home)
     query(running, "CREATE TABLE kept AS SELECT 42 AS n")
@@ -417,6 +428,7 @@ def test_a_docker_server_keeps_its_data_through_kill_and_down_until_it_is_purged
     assert not Path(running.password_file).exists()
 
 
+@pytest.mark.once
 def test_a_container_whose_making_was_cut_off_is_made_again(docker_home: Path) -> None:
     running = server.up(FOUND, docker=True, home=docker_home)
     [container] = containers(running)
@@ -428,6 +440,7 @@ def test_a_container_whose_making_was_cut_off_is_made_again(docker_home: Path) -
     assert query(again, "SELECT 1") == [(1,)]
 
 
+@pytest.mark.once
 def test_an_image_that_does_not_exist_is_named_with_the_way_out(docker_home: Path) -> None:
     image = "127.0.0.1:1/no-such-image:1"
     said: list[str] = []
@@ -440,6 +453,7 @@ def test_an_image_that_does_not_exist_is_named_with_the_way_out(docker_home: Pat
     assert server.describe(docker_home) == ""
 
 
+@pytest.mark.once
 def test_an_image_that_ends_at_once_is_shown_with_its_log(docker_home: Path) -> None:
     require_docker()
     broken = f"postgres-serving-split-test:{os.getpid()}"

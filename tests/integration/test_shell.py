@@ -12,6 +12,8 @@ import pytest
 from scripts import shell
 from scripts.errors import OpsError
 
+pytestmark = pytest.mark.once  # no server takes part in it
+
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-I", "-c", code]

@@ -115,6 +115,7 @@ def test_a_trap_that_can_be_seen_is_refused_before_anything_is_written(refusal: 
     assert any(text.startswith(f"{number:04}_trap.sql:{line}: ") and word in text for text in lines), refusal
 
 
+@pytest.mark.once
 def test_a_trap_is_refused_in_a_file_that_another_includes(database: Database, folder: Path) -> None:
     write(folder, "\\ir parts/one.sql\n")
     (folder / "parts").mkdir()
@@ -127,6 +128,7 @@ def test_a_trap_is_refused_in_a_file_that_another_includes(database: Database, f
     assert database.ledger() == {}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "include", ["/etc/hostname", "../outside.sql", "parts/../../outside.sql", "~/.psqlrc", "gone.sql", ":name", "`echo part.sql`"]
 )
