@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from scripts import blueprint
 from scripts.blueprint import Observed
@@ -42,6 +46,7 @@ class Run:
         self, folder: Path, cloud: Cloud, asked: Wanted, regions: tuple[Region, ...] = (), *, reset: bool = False
     ) -> None:
         self.cloud, self.asked, self.folder = cloud, asked, folder
+        self.before = len(cloud.writes)
         self.pauses: list[float] = []
         self.out, self.err = io.StringIO(), io.StringIO()
         self.seen = Observed(
@@ -448,3 +453,43 @@ def test_ctrl_c_says_what_stands_and_how_it_goes_on(started: Callable[..., Run],
     assert caught.value.hint == f"go on: {AGAIN}"
     started(cloud).carry_out()
     assert cloud.server == server()
+
+
+# --- Whatever goes wrong ----------------------------------------------------------------------------------------------
+
+CALLS = [
+    *("group create", CREATE, SHOW, "postgres flexible-server db create", "postgres flexible-server db show"),
+    *("postgres flexible-server firewall-rule create", "postgres flexible-server firewall-rule list"),
+]
+TEXTS = [
+    *((text, 1) for text in (DROPPED, BUSY, RESTRICTED, EXHAUSTED, "ERROR: (NeverHeardOf) Something new.")),
+    (GONE, 3),
+]
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(
+    faults=st.lists(
+        st.tuples(st.sampled_from(CALLS), st.sampled_from([*TEXTS, None]), st.booleans(), st.integers(min_value=1, max_value=9)),
+        max_size=4,
+    )
+)
+def test_whatever_goes_wrong_running_it_again_ends_in_what_is_asked_for(
+    tmp_path: Path, faults: list[tuple[str, tuple[str, int] | None, bool, int]]
+) -> None:
+    cloud = Cloud()
+    for words, text, after, times in faults:
+        result = KeyboardInterrupt() if text is None else failed(*text)
+        cloud.faults.append(Fault(words, result, after, times))
+    for _ in range(1 + sum(times for *_, times in faults)):
+        stood = cloud.server is not None
+        run, ended = Run(tmp_path, cloud, wanted(rules=(OFFICE,))), False
+        with contextlib.suppress(OpsError):
+            run.carry_out()
+            ended = True
+        assert not (stood and "create" in cloud.writes[run.before :])
+        if ended:
+            break
+    assert ended
+    assert (cloud.databases, cloud.rules) == ({"serving"}, {OFFICE.name: OFFICE})
+    assert Run(tmp_path, cloud, wanted(rules=(OFFICE,))).plan.writes == []
