@@ -122,6 +122,9 @@ def plan(wanted: Wanted, seen: Observed, now: datetime, *, reset_password: bool 
     passed: list[tuple[str, str]] = []
     notes: list[str] = []
     if seen.server is None:
+        problem = flexible.compute_problem(wanted.new_sku, wanted.tier, wanted.zonal)
+        if problem:
+            raise Impossible(wanted.server, [problem])
         obstacles = [(region, region.obstacle(wanted)) for region in seen.regions]
         passed = [(region.location, why) for region, why in obstacles if why is not None]
         # One that could not be asked is tried after those that are known to be open.

@@ -27,7 +27,7 @@ from scripts.secret import Secret
 _TRIES = 6
 _PAUSE = 1.0  # seconds before the second try; doubled each time, with jitter
 _LONGEST_PAUSE = 20.0  # seconds
-_READY = 1800.0  # seconds until a server that is being made or changed has to be Ready
+_READY = 1800.0  # seconds that are waited until a server that is being made or changed is Ready
 _LOST = ("Dropping", "Disabled", "Failed")  # states that no waiting ends
 
 
@@ -163,13 +163,13 @@ class Build:
 
     def _until_ready(self) -> Server:
         """Waits until the server is Ready; right after it was made, Azure may not know it yet."""
-        deadline, told = time.monotonic() + _READY, False
+        waited, told = 0.0, False
         for pause in _pauses():
             server: Server | None = self._asked(az.server(self.wanted))[0]
             if server is not None and server.state == "Ready":
                 return server
             state = server.state if server else "not there yet"
-            if time.monotonic() > deadline or state in _LOST:
+            if waited > _READY or state in _LOST:
                 raise OpsError(
                     f"{self.wanted.server} is not ready: {state}\n  kept: {self._kept_so_far()}",
                     f"see its state in Azure's portal, or delete it (invoke teardown); then: {self.again}",
@@ -178,6 +178,7 @@ class Build:
                 self.console.note(f"waiting until {self.wanted.server} is ready: {state}")
                 told = True
             self.sleep(pause)
+            waited += pause
         raise AssertionError  # the pauses have no end
 
     def _recheck(self) -> Server:

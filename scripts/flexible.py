@@ -151,14 +151,14 @@ def whole(text: str, allowed: Sequence[int], unit: str) -> int | str:
 
 
 def compute_problem(sku: str | None, tier: str | None, zonal: bool | None) -> str | None:
-    """What doesn't fit together in SKU, tier and resiliency; a part that is left open has its default."""
-    derived = tier_of(sku or DEFAULT_SKU)
+    """What doesn't fit together in SKU, tier and resiliency; a part that is left open fits anything."""
+    derived = tier_of(sku) if sku else None
     if sku is not None and not re.fullmatch(r"standard_[a-z0-9_]+", sku, re.IGNORECASE):
         return f"--sku-name {sku}: a compute SKU reads like standard_b1ms"
     if tier is not None and tier not in TIERS.values():
         return f"--tier {tier}: one of {', '.join(TIERS.values())}"
     if tier is not None and derived is not None and tier != derived:
-        return f"--tier {tier}: {sku or DEFAULT_SKU} is {derived}; leave --tier away, or choose a SKU of that tier"
+        return f"--tier {tier}: {sku} is {derived}; leave --tier away, or choose a SKU of that tier"
     if zonal and (tier or derived) == "Burstable":
         return "--zonal-resiliency: the tier Burstable has no high availability; choose a standard_d* or standard_e* SKU"
     return None

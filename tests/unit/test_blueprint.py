@@ -119,6 +119,18 @@ def test_no_region_at_all_is_one_table_of_why() -> None:
     assert caught.value.exit_code is ExitCode.FAILED
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (wanted(zonal=True), "Burstable has no high availability"),
+        (wanted(tier="MemoryOptimized"), "standard_b1ms is Burstable"),
+    ],
+)
+def test_a_new_server_has_the_defaults_for_what_is_left_open_and_they_have_to_fit(asked: Wanted, words: str) -> None:
+    with pytest.raises(Impossible, match=words):
+        blueprint.plan(asked, Observed(regions=(region(),)), NOW)
+
+
 def test_in_the_next_region_the_same_server_is_made() -> None:
     asked = wanted(sku="standard_d2ds_v5")
     first = of_server(blueprint.plan(asked, Observed(regions=(region(), region("westus2"))), NOW))
@@ -383,7 +395,7 @@ def made(values: dict[str, str], base: Server) -> Server:
 def test_what_was_planned_and_done_leaves_nothing_to_plan(
     asked: Wanted, stands: bool, large: bool, is_public: bool, there: list[Rule]
 ) -> None:
-    assume(stands or compute_problem(asked.sku, asked.tier, asked.zonal) is None)  # as the flags are checked
+    assume(stands or compute_problem(asked.new_sku, asked.tier, asked.zonal) is None)
     sku = "Standard_D2ds_v5" if large else "Standard_B1ms"
     found = server(sku=sku, tier=tier_of(sku), is_public=is_public)
     seen = Observed(server=found, rules=tuple(there)) if stands else Observed(registered=False, regions=(region(),))
