@@ -9,18 +9,28 @@ from scripts.errors import OpsError
 from scripts.grants import Extra, Rights
 from scripts.ledger import TABLE, literal
 from scripts.logins import Change, Wanted
-from scripts.psql import PsqlError, Session
+from scripts.psql import PsqlError, Session, Step
 
 _NOT_ALLOWED = "42501"  # SQLSTATE insufficient_privilege
+# Functions and operators are the server's own: one that somebody made in another schema could fit the arguments better.
+_OWN_WORDS = "SET search_path = pg_catalog; SET standard_conforming_strings = on"
 
 
 def observe(session: Session, wanted: Wanted, before: str) -> Rights:
     """What stands in the database. Raises OpsError when the design isn't in it, with the command that comes `before`."""
+    session.query(_OWN_WORDS)
     seen = grants.rights(session.query(grants.observe(wanted.names)))
     if seen.groups_missing or not seen.schemas or not any(item.name == TABLE for item in seen.objects):
         missing = ", ".join(seen.groups_missing) or "the schemas or the ledger"
         raise OpsError(f"the database {seen.database} has no roles and grants yet ({missing} missing)", before)
     return seen
+
+
+def design(session: Session) -> None:
+    """Runs the migration of the design again; whatever it calls is the server's own."""
+    name = grants.DEFINITION.name
+    content = b"SET LOCAL search_path = pg_catalog; " + grants.DEFINITION.read_bytes()  # on its first line: the numbers stay
+    list(session.run([Step(file=name, needs=frozenset({name}))], {name: content}))
 
 
 def apply(session: Session, changes: Sequence[Change]) -> None:
@@ -29,12 +39,15 @@ def apply(session: Session, changes: Sequence[Change]) -> None:
 
 
 def take_away(session: Session, extras: Sequence[Extra]) -> None:
-    """Takes away each, as far as the user may; what somebody else granted stays, with a warning of the server."""
+    """Takes away each, as far as the user may; what somebody else granted stays, with a warning of the server.
+
+    The block is a literal like the statements in it: no name of an object could end it, as one may a dollar quote.
+    """
     for extra in extras:
         executed = " ".join(f"EXECUTE {literal(statement)};" for statement in extra.statements)
         refused = "EXCEPTION WHEN insufficient_privilege THEN RAISE WARNING '%', SQLERRM;"
         if executed:
-            session.query(f"DO $take_away$ BEGIN {executed} {refused} END $take_away$")
+            session.query("DO " + literal(f"BEGIN {executed} {refused} END"))
 
 
 def may_pass(error: PsqlError) -> bool:

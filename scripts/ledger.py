@@ -25,7 +25,7 @@ _OWNING_GROUP = f"""SELECT r.rolname FROM pg_catalog.pg_class AS c JOIN pg_catal
 _IS_MEMBER = "pg_catalog.pg_has_role(SESSION_USER, r.oid, 'MEMBER')"
 # The role that files run as: that group, so that what they make belongs to it, whichever of its members runs them.
 RUN_AS = f"coalesce(({_OWNING_GROUP} AND {_IS_MEMBER}), 'none')"
-FACTS = f"""SELECT json_build_object(
+FACTS = f"""SELECT pg_catalog.json_build_object(
   'version', current_setting('server_version'), 'database', current_database(), 'user', session_user,
   'group', ({_OWNING_GROUP}), 'member', ({_OWNING_GROUP} AND {_IS_MEMBER}) IS NOT NULL,
   'ledger', to_regclass('{TABLE}') IS NOT NULL,
@@ -38,14 +38,14 @@ _HOLDS_LOCK = f"""SELECT FROM pg_catalog.pg_locks AS l
   WHERE l.locktype = 'advisory' AND l.granted AND l.pid = pg_catalog.pg_backend_pid() AND l.objsubid = 1
     AND (l.classid::bigint << 32) | l.objid::bigint = {LOCK_KEY}"""
 HOLDS_LOCK = f"SELECT pg_catalog.pg_backend_pid(), EXISTS ({_HOLDS_LOCK})"
-LOCK_HOLDER = f"""SELECT json_build_object(
+LOCK_HOLDER = f"""SELECT pg_catalog.json_build_object(
     'pid', a.pid, 'user', a.usename, 'client', coalesce(host(a.client_addr), 'a unix socket'),
     'since', date_trunc('second', a.backend_start))
   FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
   WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND (l.classid::bigint << 32) | l.objid::bigint = {LOCK_KEY} AND l.objsubid = 1"""
 # Not partitioned ones (I), which are invalid until all their parts are attached.
-INVALID_INDEXES = """SELECT json_build_object('name', c.relname, 'qualified', format('%I.%I', n.nspname, c.relname))
+INVALID_INDEXES = """SELECT pg_catalog.json_build_object('name', c.relname, 'qualified', pg_catalog.format('%I.%I', n.nspname, c.relname))
   FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
   WHERE NOT i.indisvalid AND c.relkind = 'i' ORDER BY 1::text"""
 
@@ -83,8 +83,11 @@ class Row:
 
 
 def literal(value: str | None) -> str:
-    """A value as an SQL literal, with standard_conforming_strings on."""
-    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
+    """A value as an SQL literal, however the server reads a backslash in a plain one (standard_conforming_strings)."""
+    if value is None:
+        return "NULL"
+    quoted = "'" + value.replace("'", "''") + "'"
+    return "E" + quoted.replace("\\", "\\\\") if "\\" in quoted else quoted
 
 
 def facts(lines: Iterable[str]) -> Facts:

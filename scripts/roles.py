@@ -14,7 +14,7 @@ from scripts.grants import Rights
 from scripts.handover import VARIABLE, Destinations
 from scripts.logins import Change, Wanted
 from scripts.probe import Outcome
-from scripts.psql import PsqlError, Session, Step
+from scripts.psql import PsqlError, Session
 from scripts.secret import Secret
 from scripts.target import Target
 
@@ -193,9 +193,8 @@ class _Runner:
     def _apply(self, session: Session, seen: Rights, names: Sequence[str], scram: str | None) -> None:
         gaps = grants.missing(seen)
         if gaps:
-            name = grants.DEFINITION.name
-            list(session.run([Step(file=name, needs=frozenset({name}))], {name: grants.DEFINITION}))
-            self._did(f"ran {name} again: {'; '.join(gaps)}")
+            access.design(session)
+            self._did(f"ran {grants.DEFINITION.name} again: {'; '.join(gaps)}")
             seen = self._observe(session)
         changes = self._changes(seen, names, scram)
         if changes:

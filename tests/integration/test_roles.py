@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import subprocess
+import tempfile
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from dotenv import dotenv_values
 from psycopg import errors
 
 from scripts.dsn import Dsn, parse
+from scripts.grants import identifier
 from scripts.secret import Secret
 from scripts.settings import MIGRATIONS
 from tests import database as databases
@@ -295,6 +297,40 @@ def test_what_somebody_granted_by_hand_is_named_and_taken_away_when_told(tables:
     assert taken.returncode == 0, taken.stdout + taken.stderr
     assert end_state(tables) == designed
     assert tables.check().returncode == 0
+
+
+STRANGE = ["t$take_away$\\! touch {file} #", "t$take_away$", "t\\'; \\! touch {file} #", "t\n\\! touch {file}\n", "t'\\\" :name"]
+
+
+@pytest.mark.parametrize("quoting", ["on", "off"])
+def test_no_name_of_an_object_is_a_command_for_the_administrators_psql(app: App, quoting: str) -> None:
+    app.make()
+    app.database.execute(f"ALTER DATABASE {app.database.dsn.database} SET standard_conforming_strings = {quoting}")
+    file = Path(tempfile.gettempdir()) / secrets.token_hex(4)  # a short path: a name has 63 bytes
+    for name in STRANGE:
+        quoted = identifier(name.format(file=file))
+        app.database.execute(f"CREATE TABLE public.{quoted} ()")
+        app.database.execute(f"GRANT SELECT ON public.{quoted} TO PUBLIC")
+    result = app.roles("--keep-password", "--revoke-extra", env={"POSTGRES_DSN": app.uri})
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert not file.exists()
+    assert result.stdout.count("took away: PUBLIC has SELECT on table public.") == len(STRANGE)
+
+
+def test_no_function_of_somebody_else_runs_with_the_administrators_rights(app: App) -> None:
+    """One that fits the arguments better than the server's own would be preferred to it, were its schema searched."""
+    app.make()
+    app.database.execute("CREATE TABLE public.ran (as_whom name)")
+    for arguments in ("text", "name, name", "text, text"):
+        given = ", ".join(f"${number}::text" for number, _ in enumerate(arguments.split(","), 2))
+        app.database.execute(
+            f"CREATE FUNCTION public.format(text, {arguments}) RETURNS text LANGUAGE sql SECURITY INVOKER AS "
+            f"$$ INSERT INTO public.ran VALUES (current_user); SELECT pg_catalog.format($1, VARIADIC ARRAY[{given}]) $$"
+        )
+    app.database.execute("REVOKE USAGE ON SCHEMA core FROM serving_writer")  # so that the migration is run again
+    result = app.roles("--keep-password", env={"POSTGRES_DSN": app.uri})
+    assert "ran 0003_roles_and_grants.sql again" in result.stdout, result.stderr
+    assert app.database.execute("SELECT DISTINCT as_whom FROM public.ran") == []
 
 
 def test_what_a_superuser_granted_stays_named_with_the_statement_that_only_a_superuser_may_run(app: App) -> None:

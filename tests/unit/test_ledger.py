@@ -16,7 +16,7 @@ from scripts.sql import Migration
 MIGRATION = Migration("0007", "it's", "0007_it's.sql", "abc", "SELECT 1;")
 
 
-@pytest.mark.parametrize(("value", "expected"), [(None, "NULL"), ("", "''"), ("it's", "'it''s'"), ("a\\", "'a\\'")])
+@pytest.mark.parametrize(("value", "expected"), [(None, "NULL"), ("", "''"), ("it's", "'it''s'"), ("a\\'", "E'a\\\\'''")])
 def test_a_value_becomes_a_literal(value: str | None, expected: str) -> None:
     assert ledger.literal(value) == expected
 
