@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from scripts import dsn as dsns
 from scripts.dsn import Dsn
@@ -19,9 +20,9 @@ MIGRATIONS = ROOT / "migrations"
 LOCAL = ROOT / ".local"  # data of the servers on this machine
 DEFAULT_IMAGE = "postgres:{version}-alpine"
 DEFAULT_VERSION = 16  # as on Azure
-# In the order in which they are looked for.
 DEFAULT_APP_USER = "backtest_service"
 ADMIN_DSN, ADMIN_PASSWORD = "POSTGRES_ADMIN_DSN", "POSTGRES_ADMIN_PASSWORD"
+# In the order in which they are looked for.
 DSN_VARIABLES = (ADMIN_DSN, "POSTGRES_DSN")
 
 
@@ -73,7 +74,7 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
 def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:
     """The DSN and its origin. Raises UsageError that names every place where one may stand."""
     if flag == "-":
-        line = sys.stdin.readline()
+        line = _from_stdin(lambda stdin: stdin.readline(), "--dsn -")
         if not line.strip():
             raise UsageError("--dsn - reads the DSN from stdin, and that is empty")
         return dsns.parse(line, "--dsn -"), "--dsn -"
@@ -99,20 +100,38 @@ def app_dsn(found: Sources) -> tuple[Dsn, str] | None:
 def app_user(flag: str | None, found: Sources) -> str:
     """The name of the application's login role: a flag, else POSTGRES_BACKTEST_SERVICE_USER, else the default."""
     value = found.get("POSTGRES_BACKTEST_SERVICE_USER")
-    return flag if flag is not None else value.text if value else DEFAULT_APP_USER
+    found_name = value or Value(DEFAULT_APP_USER, "")
+    return _readable(*((flag, "--backtest-service-user") if flag is not None else (found_name.text, found_name.origin)))
 
 
-def password(name: str, flag: str | None, file: str | None, found: Sources) -> tuple[Secret, str] | None:
+def _from_stdin(read: Callable[[TextIO], str], flag: str) -> str:
+    try:
+        return read(sys.stdin)
+    except UnicodeDecodeError:
+        raise UsageError(f"{flag} reads stdin, which isn't UTF-8 text") from None
+
+
+def _readable(text: str, what: str) -> str:
+    if re.search(r"[\ud800-\udfff]", text):  # how Python keeps bytes that it can't read
+        raise UsageError(f"{what} isn't UTF-8 text", "save it, or set the terminal, as UTF-8")
+    return text
+
+
+def password(name: str, flag: str | None, file: str | None, found: Sources, *, keep: bool = False) -> tuple[Secret, str] | None:
     """A password that is given, and its origin; None when none is.
 
     `name` is the flag's name without dashes before it: --NAME, whose value may be `-` for stdin, --NAME-file, or the
-    setting POSTGRES_NAME. One line end behind the password is no part of it. Raises UsageError.
+    setting POSTGRES_NAME. One line end behind the password is no part of it. `keep` is --keep-password, which stands above
+    the setting, and beside a flag makes no sense. Raises UsageError.
     """
+    if keep and (flag is not None or file is not None):
+        given = f"--{name}" if flag is not None else f"--{name}-file"
+        raise UsageError(f"--keep-password, and {given} gives a password", "leave one of them away")
     if flag is not None and file is not None:
         raise UsageError(f"--{name} and --{name}-file both give a password", "leave one away")
     setting = found.get(f"POSTGRES_{name.upper().replace('-', '_')}")
     if flag == "-":
-        text, origin = sys.stdin.read(), "stdin"
+        text, origin = _from_stdin(lambda stdin: stdin.read(), f"--{name} -"), "stdin"
     elif flag is not None:
         text, origin = flag, f"--{name}"
     elif file is not None:
@@ -121,11 +140,11 @@ def password(name: str, flag: str | None, file: str | None, found: Sources) -> t
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8 text"
             raise UsageError(f"--{name}-file {file} can't be read: {reason}") from None
-    elif setting:
+    elif setting and not keep:
         text, origin = setting.text, setting.origin
     else:
         return None
-    text = re.sub(r"\r?\n\Z", "", text)
+    text = _readable(re.sub(r"\r?\n\Z", "", text), f"the password of {origin}")
     if not text or re.search(r"[\x00-\x1f\x7f]", text):
         what = "holds a line break or another control character, which libpq's password file can't hold" if text else "is empty"
         raise UsageError(f"the password of {origin} {what}")

@@ -189,3 +189,23 @@ def test_two_passwords_and_a_password_file_that_cannot_be_read_are_refused(tmp_p
 @pytest.mark.parametrize(("value", "expected"), [("true", True), ("false", False), ("", False), ("1", False), (None, False)])
 def test_github_actions_says_so_in_the_environment(value: str | None, expected: bool) -> None:
     assert settings.in_github_actions({} if value is None else {"GITHUB_ACTIONS": value}) is expected
+
+
+def test_keeping_the_password_stands_above_the_setting_and_not_beside_a_flag() -> None:
+    found = Sources({"POSTGRES_X": "given"}, {}, ".env")
+    assert settings.password("x", None, None, found, keep=True) is None
+    for flag, file in (("-", None), ("given", None), (None, "file")):
+        with pytest.raises(UsageError, match="--keep-password, and --x"):
+            settings.password("x", flag, file, found, keep=True)
+
+
+@pytest.mark.parametrize("text", ["b\udcffd", "\ud800"])
+def test_a_password_or_a_name_that_is_not_utf_8_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Sources({"POSTGRES_X": text, "POSTGRES_BACKTEST_SERVICE_USER": text}, {}, ".env")
+    for flag in (None, text, "-"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        with pytest.raises(UsageError, match="isn't UTF-8 text"):
+            settings.password("x", flag, None, found)
+    for name in (None, text):
+        with pytest.raises(UsageError, match="isn't UTF-8 text"):
+            settings.app_user(name, found)
