@@ -165,11 +165,11 @@ def major_version(value: str | None) -> int | None:
 
 
 @command
-def quickstart(console: Console, docker: bool = False, postgres_version: str | None = None) -> None:
+def quickstart(console: Console, docker: bool = False, postgres_version: str | None = None) -> ExitCode:
     """Do the main job on this machine: a Postgres, the migrations, and what stands then."""
     from scripts import quickstart as quickstarting
 
-    quickstarting.run(console, docker=docker, version=major_version(postgres_version))
+    return quickstarting.run(console, docker=docker, version=major_version(postgres_version))
 
 
 @command
@@ -370,8 +370,6 @@ def roles(
     if dsn == "-" and backtest_service_password == "-":
         raise UsageError("--dsn - and --backtest-service-password - both read stdin", "put one of them into the environment")
     goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
-    if backtest_service_password not in (None, "-"):
-        console.note("warning: other users of this machine can read a password in an argument; `-` reads it from stdin")
     timeouts = {
         "statement_timeout": statement_timeout,
         "lock_timeout": lock_timeout,
@@ -383,10 +381,19 @@ def roles(
             wanted=logins.wanted(settings.app_user(backtest_service_user, goal.found), connection_limit, timeouts),
             destinations=handover.destinations(flags, env=goal.env, app_file=goal.app_file),
             password=None
-            if check or plan
+            if check
             else settings.password(
-                "backtest-service-password", backtest_service_password, backtest_service_password_file, goal.found
+                "backtest-service-password",
+                backtest_service_password,
+                backtest_service_password_file,
+                goal.found,
+                keep=keep_password,
             ),
+            password_flag=f"--backtest-service-password-file {shell.quoted(backtest_service_password_file)}"
+            if backtest_service_password_file
+            else "--backtest-service-password -"
+            if backtest_service_password
+            else "",
             keep_password=keep_password,
             plan_only=plan,
             check_only=check,

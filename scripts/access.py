@@ -9,9 +9,8 @@ from scripts.errors import OpsError
 from scripts.grants import Extra, Rights
 from scripts.ledger import TABLE, literal
 from scripts.logins import Change, Wanted
-from scripts.psql import PsqlError, Session, Step
+from scripts.psql import NOT_ALLOWED, PsqlError, Session, Step
 
-_NOT_ALLOWED = "42501"  # SQLSTATE insufficient_privilege
 # Functions and operators are the server's own: one that somebody made in another schema could fit the arguments better.
 _OWN_WORDS = "SET search_path = pg_catalog; SET standard_conforming_strings = on"
 
@@ -46,7 +45,7 @@ def take_away(session: Session, extras: Sequence[Extra]) -> None:
     for extra in extras:
         executed = " ".join(f"EXECUTE {literal(statement)};" for statement in extra.statements)
         refused = "EXCEPTION WHEN insufficient_privilege THEN RAISE WARNING '%', SQLERRM;"
-        if executed:
+        if executed and not extra.by_hand:
             session.query("DO " + literal(f"BEGIN {executed} {refused} END"))
 
 
@@ -58,7 +57,7 @@ def may_pass(error: PsqlError) -> bool:
 def explained(error: PsqlError, again: str) -> OpsError:
     """What the server refused, and who could do it."""
     hint = f"see that the server is up, then: {again}"
-    if error.error is not None and error.error.sqlstate == _NOT_ALLOWED:
+    if error.error is not None and error.error.sqlstate == NOT_ALLOWED:
         groups = ", ".join(grants.GROUPS)
         hint = (
             f"use the DSN of the administrator who made the groups, or let one run: GRANT {groups} TO the user of this DSN "

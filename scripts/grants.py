@@ -224,6 +224,7 @@ class Rights:
 
     version: int  # server_version_num
     database: str
+    owner: str  # of the database
     user: str
     is_superuser: bool
     tls: bool  # whether the server offers it
@@ -275,6 +276,7 @@ def rights(lines: Iterable[str]) -> Rights:
             name: facts[name]
             for name in ("version", "database", "user", "is_superuser", "tls", "connections", "limits", "samples")
         },
+        owner=next((item["owner"] for item in facts["objects"] if item["kind"] == "DATABASE"), ""),
         grants=grants,
         objects=objects,
         roles={name: _role(name, role) for name, role in facts["roles"].items()},
@@ -357,6 +359,7 @@ class Extra:
 
     what: str
     statements: tuple[str, ...]
+    by_hand: bool = False  # whether it is for somebody to decide on: others may need it
 
 
 def extras(seen: Rights, logins: Iterable[str]) -> list[Extra]:

@@ -98,6 +98,38 @@ def active(seen: Rights, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in seen.roles and seen.roles[name].login]
 
 
+def check_ours(seen: Rights, wanted: Wanted) -> None:
+    """Refuses a role that is somebody else's: it would get the application's password and limits.
+
+    One that has the writers' rights is the application's, whatever somebody gave it besides. Raises UsageError.
+    """
+    for name in (name for name in wanted.names if name in seen.roles):
+        role, reason = seen.roles[name], None
+        if name == seen.user:
+            reason = "is the user of the administrator's DSN"
+        elif not _writes(seen, role):
+            owned = [database["name"] for database in seen.databases if database["owner"] == name]
+            owned += [seen.database] if seen.owner == name else []
+            if role.attributes:
+                reason = f"is {', '.join(role.attributes).upper()}"
+            elif owned:
+                reason = f"owns the database {owned[0]}"
+            elif any(given.group == grants.OWNER for given in role.memberships):
+                reason = f"is a member of {grants.OWNER}"
+        if reason:
+            raise UsageError(
+                f"the login role {name} is not an application's: it {reason}; nothing was changed",
+                "choose another: --backtest-service-user NAME, or POSTGRES_BACKTEST_SERVICE_USER",
+            )
+
+
+def _writes(seen: Rights, role: Role) -> bool:
+    if seen.direct:
+        own = grants.of_login(seen, role.name)
+        return any(grant in own and grant.kind != "DATABASE" for grant in seen.grants)
+    return any(given.group == WRITER and given.inherit and not given.admin for given in role.memberships)
+
+
 def budget(seen: Rights) -> int:
     """The most connections that each of the two roles can be given, so that some stay for administrators and migrations."""
     return (seen.connections - max(3, seen.connections // 10)) // 2
@@ -257,7 +289,11 @@ def extras(seen: Rights, names: Iterable[str]) -> list[Extra]:
     for database in seen.databases:
         if database["open"] and database["may_close"] and database["name"] not in MAINTENANCE:
             found.append(
-                Extra(f"PUBLIC, and so {names[0]}, may connect to the database {database['name']}", (close(database["name"]),))
+                Extra(
+                    f"PUBLIC, and so {names[0]}, may connect to the database {database['name']}",
+                    (close(database["name"]),),
+                    by_hand=True,
+                )
             )
     return found
 

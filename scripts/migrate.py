@@ -20,7 +20,7 @@ from scripts.dsn import clean_env
 from scripts.errors import Interrupted, OpsError
 from scripts.ledger import Facts
 from scripts.plan import Plan, State, make_plan
-from scripts.psql import Message, PsqlError, Session, Step
+from scripts.psql import NOT_ALLOWED, Message, PsqlError, Session, Step
 from scripts.safety import Checked
 from scripts.settings import MIGRATIONS
 from scripts.shell import quoted
@@ -28,7 +28,6 @@ from scripts.sql import Folder
 from scripts.target import Target
 
 _NEEDS_NO_TRANSACTION = "25001"  # SQLSTATE active_sql_transaction
-_NOT_ALLOWED = "42501"  # SQLSTATE insufficient_privilege
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ class _Runner:
                 on_output=lambda line: self.console.say(f"  {line}"),
             )
         except PsqlError as error:  # before or after the files: their own failures are explained where they run
-            denied = error.error is not None and error.error.sqlstate == _NOT_ALLOWED
+            denied = error.error is not None and error.error.sqlstate == NOT_ALLOWED
             first = (
                 f"use the DSN of a role that may do this (it came from {self.target.origin})"
                 if denied
@@ -227,9 +226,9 @@ class _Runner:
             what = _located(message, failed)
             if message.sqlstate == _NEEDS_NO_TRANSACTION and migration.transactional:
                 hint = f"put `-- migrate: no-transaction` into the first comment of {migration.file}, then: {self.again}"
-            elif message.sqlstate == _NOT_ALLOWED and message.server_hint:
+            elif message.sqlstate == NOT_ALLOWED and message.server_hint:
                 hint = f"{message.server_hint} Then: {self.again}"
-            elif message.sqlstate == _NOT_ALLOWED and self.group:
+            elif message.sqlstate == NOT_ALLOWED and self.group:
                 hint = (
                     f"files run as {self.group}; if this one needs the rights of the user in the DSN, begin it with RESET ROLE;"
                     f" then: {self.again}"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from scripts import secret
 from scripts.console import Console
 from scripts.dsn import TLS_MODES, Dsn
 from scripts.grants import GROUPS, OWNER, SCHEMAS, Rights, identifier
 from scripts.ledger import TABLE, literal
 from scripts.logins import Wanted
-from scripts.psql import Session
+from scripts.psql import NOT_ALLOWED, Session
 from scripts.secret import Secret
 from scripts.target import Target, Unreachable
 
 _WORKED = "00000"
-_NOT_ALLOWED = "42501"  # SQLSTATE insufficient_privilege
+_LOCKED = "55P03"  # SQLSTATE lock_not_available
 _NAME = "roles_self_test"  # of what is tried to be made; nothing of it stays
 _OTHERS = 3  # other databases that are tried, each by a psql of its own
 # What an administrator's DSN says that is of use to an application too; files are of the administrator's machine.
@@ -37,8 +38,9 @@ class Outcome:
 
     tried: int
     problems: tuple[str, ...]
-    tls: bool  # whether the connection was encrypted
-    note: str = ""  # what could not be tried
+    tls: bool = False  # whether the connection was encrypted
+    notes: tuple[str, ...] = ()  # what could not be tried
+    refused: bool = False  # whether the server didn't let the role in at all
 
 
 def app_dsn(admin: Dsn, user: str, password: Secret, *, tls: bool) -> Dsn:
@@ -90,7 +92,10 @@ def attempts(seen: Rights) -> Iterator[Attempt]:
 
 
 def run(target: Target, seen: Rights, dsn: Dsn) -> Outcome:
-    """Tries everything over the role's own DSN. Raises OpsError when it can't connect with it at all."""
+    """Tries everything over the role's own DSN. Raises OpsError when the server can't be reached.
+
+    That it refuses the role is a finding like others: its connections may all be in use.
+    """
     name, problems = dsn.params["user"], []
     tls_missing = dsn.needs_tls and not target.has_tls
     role = _as_role(target, dsn)
@@ -100,19 +105,27 @@ def run(target: Target, seen: Rights, dsn: Dsn) -> Outcome:
         encrypted = session.query("SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()")
         return session.attempt(f"SET LOCAL lock_timeout = '2s'; {attempt.statement}" for attempt in plan), encrypted == ["t"]
 
-    states, tls = role.ask(work)
+    try:
+        states, tls = role.ask(work)
+    except Unreachable as error:
+        if not error.refused:
+            raise
+        said = " ".join(line.strip() for line in error.message.splitlines()[1:])
+        return Outcome(1, (f"{name} can't connect with its DSN: {said}",), refused=True)
+    locked = [attempt.what for attempt, state in zip(plan, states, strict=True) if state == _LOCKED]
     for attempt, state in zip(plan, states, strict=True):
-        expected = _WORKED if attempt.allowed else _NOT_ALLOWED
-        if state != expected:
+        expected = _WORKED if attempt.allowed else NOT_ALLOWED
+        if state not in (expected, _LOCKED):
             can = "can't" if attempt.allowed else "can" if state == _WORKED else "has the right to"
-            problems.append(f"{name} {can} {attempt.what}" + ("" if state in (_WORKED, _NOT_ALLOWED) else f" (SQLSTATE {state})"))
+            problems.append(f"{name} {can} {attempt.what}" + ("" if state in (_WORKED, NOT_ALLOWED) else f" (SQLSTATE {state})"))
     closed = [database["name"] for database in seen.databases if not database["open"]][:_OTHERS]
     open_ones = [database for database in closed if connects(target, dsn.with_params(dbname=database))]
     problems += [f"{name} can connect to the database {database}" for database in open_ones]
     if seen.tls and not tls and not tls_missing:
         problems.append(f"{name} connects without TLS, which the server has")
-    note = "TLS was not tried: the embedded psql has none" if seen.tls and tls_missing else ""
-    return Outcome(len(plan) + len(closed) + 1, tuple(problems), tls, note)
+    notes = ["TLS was not tried: the embedded psql has none"] if seen.tls and tls_missing else []
+    notes += [f"not tried, as somebody has it locked: {', '.join(locked)}"] if locked else []
+    return Outcome(len(plan) - len(locked) + len(closed) + 1, tuple(problems), tls, tuple(notes))
 
 
 def connects(target: Target, dsn: Dsn) -> bool:
@@ -122,8 +135,13 @@ def connects(target: Target, dsn: Dsn) -> bool:
     except Unreachable as error:
         if not error.refused:
             raise
-        return False
+        return "too many connections for role" in error.message  # which is said to those alone who have the password
     return True
+
+
+def knows(target: Target, dsn: Dsn) -> bool:
+    """Whether the DSN's password is the role's: a rule such as `trust` lets everybody in, whatever it is."""
+    return connects(target, dsn) and not connects(target, replace(dsn, password=secret.generate()))
 
 
 def _as_role(target: Target, dsn: Dsn) -> Target:

@@ -26,6 +26,7 @@ _MESSAGE = re.compile(
 _CONTINUED = re.compile(r"(?:LINE \d+:|DETAIL:|HINT:|QUERY:|CONTEXT:|LOCATION:|STATEMENT:|\s)")
 _LABEL = re.compile(r"(?:(?P<shown>DETAIL|HINT|CONTEXT|QUERY)|LINE \d+|(?:SCHEMA|TABLE|COLUMN|DATATYPE|CONSTRAINT) NAME):")
 _ALREADY_THERE = frozenset({"42P06", "42P07", "42710", "42701", "42723"})  # "... already exists, skipping"
+NOT_ALLOWED = "42501"  # SQLSTATE insufficient_privilege
 _NOT_READY = re.compile(
     "refused|timeout expired|could not translate host name|starting up|shutting down|No such file or directory"
     "|closed the connection unexpectedly|recovery mode|not yet accepting|Network is unreachable|No route to host"

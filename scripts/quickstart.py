@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scripts import handover, ledger, logins, migrate, probe, roles, server, settings, target
 from scripts.console import Console
+from scripts.errors import ExitCode
 from scripts.psql import Session
 from scripts.settings import sources
 from scripts.shell import WINDOWS
@@ -19,20 +20,26 @@ _NEXT = (
 )
 
 
-def run(console: Console, *, docker: bool = False, version: int | None = None) -> None:
-    """Starts the server, applies the migrations, and shows the result. Running it again changes nothing."""
+def run(console: Console, *, docker: bool = False, version: int | None = None) -> ExitCode:
+    """Starts the server, applies the migrations, and shows the result. Running it again changes nothing.
+
+    PENDING, when the application's role is otherwise than designed.
+    """
     found = sources()
     up = server.up(found, docker=docker, version=version, say=console.note)
-    console.say(f"server: {up.choice}, {'started' if up.started else 'running'}")
     goal = target.resolve(dsn=None, env_file=None, local=True, psql=None, docker=False, console=console)
-    migrate.run(goal, migrate.Options(wait=10.0), console)
+    password = settings.password("backtest-service-password", None, None, found)
     app = goal.app()
-    roles.run(
+    console.conceal(*(secret for secret in (password and password[0], app and app[0].password, app and app[0].uri()) if secret))
+    console.say(f"server: {up.choice}, {'started' if up.started else 'running'}")
+    migrate.run(goal, migrate.Options(wait=10.0), console)
+    ended = roles.run(
         goal,
         roles.Options(
             wanted=logins.wanted(settings.app_user(None, found), None, {}),
             destinations=handover.Destinations(app_file=goal.app_file, env=goal.env),
-            keep_password=app is not None and probe.connects(goal, app[0]),
+            password=password,
+            keep_password=password is None and app is not None and probe.knows(goal, app[0]),
         ),
         console,
     )
@@ -57,3 +64,4 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
     )
     console.say(f"\nnext, with `python3 scripts/bootstrap.py` in front or after `{_ACTIVATE}`:")
     console.table([list(line) for line in _NEXT])
+    return ended.code

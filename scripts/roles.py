@@ -10,13 +10,15 @@ from scripts import access, grants, lock, logins, probe, secret
 from scripts.console import Console
 from scripts.dsn import Dsn
 from scripts.errors import ExitCode, OpsError, UsageError
-from scripts.grants import Rights
+from scripts.grants import Extra, Rights
 from scripts.handover import VARIABLE, Destinations
 from scripts.logins import Change, Wanted
 from scripts.probe import Outcome
 from scripts.psql import PsqlError, Session
 from scripts.secret import Secret
 from scripts.target import Target
+
+_TO_FILE = "--secrets-file app.env"  # where a DSN goes in commands that a message names, when no flag says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class Options:
     wanted: Wanted
     destinations: Destinations
     password: tuple[Secret, str] | None = None  # and where it came from
+    password_flag: str = ""  # that gives it again
     keep_password: bool = False
     plan_only: bool = False
     check_only: bool = False
@@ -74,15 +77,33 @@ class _Runner:
         self.target = target
         self.options = options
         self.console = console
-        words = ["invoke roles", target.flags, *options.wanted.flags(), *options.destinations.flags()]
-        self.again = " ".join(filter(None, words))
+        self.again = self._command(
+            "--keep-password" if options.keep_password else options.password_flag,
+            "--revoke-extra" if options.revoke_extra else "",
+            *options.destinations.flags(),
+        )
         self.result = _Result()
         # Known before anything is printed, so that nothing of them can be.
         self.password = options.password[0] if options.password else secret.generate()
         probe.conceal(console, target, options.wanted, self.password)
 
+    def _command(self, *words: str) -> str:
+        """This command for the same role of the same database, with other flags for the rest."""
+        return " ".join(filter(None, ["invoke roles", self.target.flags, *self.options.wanted.flags(), *words]))
+
+    @property
+    def _rotate(self) -> str:
+        return " ".join(filter(None, ["invoke rotate", self.target.flags, *Wanted(user=self.options.wanted.user).flags()]))
+
+    @property
+    def _with_new_password(self) -> str:
+        """The command that sets a new password which somebody will know."""
+        return self._command(*(self.options.destinations.flags() if self.options.destinations else [_TO_FILE]))
+
     def run(self) -> ExitCode:
         options = self.options
+        if options.password and options.password[1].startswith("--"):
+            self.console.note("warning: other users of this machine can read a password in an argument; `-` reads it from stdin")
         if options.keep_password and options.password:
             raise UsageError(f"--keep-password, and {options.password[1]} gives a password", "leave one of them away")
         if options.check_only and (options.plan_only or options.revoke_extra):
@@ -101,10 +122,10 @@ class _Runner:
         return self._report()
 
     def _work(self, session: Session) -> None:
-        seen = self._observe(session)
-        if not (self.options.plan_only or self.options.check_only):
+        if not (self.options.plan_only or self.options.check_only):  # first: a migration may be making what is observed
             lock.acquire(session, wait=self.options.lock_wait, again=self.again, note=self.console.note)
-            seen = self._observe(session)
+        seen = self._observe(session)
+        logins.check_ours(seen, self.options.wanted)
         names = logins.active(seen, self.options.wanted.names) or [self.options.wanted.user]
         self.result.role = names[0]
         if self.options.check_only:
@@ -112,7 +133,7 @@ class _Runner:
         elif len(names) > 1 and not self.options.keep_password:
             raise OpsError(
                 f"{names[0]} and {names[1]} can both log in: a rotation is under way, and a new password would break it",
-                f"invoke rotate --finish, or: {self.again} --keep-password",
+                f"{self._rotate} --finish, or: {self._command('--keep-password')}",
             )
         else:
             scram = self._new_password(seen, names[0])
@@ -134,7 +155,7 @@ class _Runner:
             return None
         self.result.dsn = self._dsn(seen, name, self.password)
         can_log_in = name in seen.roles and seen.roles[name].login
-        if self.options.password and can_log_in and probe.connects(self.target, self.result.dsn):
+        if self.options.password and can_log_in and probe.knows(self.target, self.result.dsn):
             return None  # it is the given one already
         if not self.options.password and not self.options.destinations and not self.options.plan_only:
             raise UsageError(
@@ -213,8 +234,8 @@ class _Runner:
                     self._did(f"took away: {extra.what}")
         if not self.result.done:
             self.console.say(f"nothing to do: {' and '.join(names)} of {seen.database} as designed")
+        self._hand_over(seen, names)  # before anything else can go wrong: a new password is known to nobody yet
         self._check(session, seen, names)
-        self._hand_over()
 
     def _did(self, what: str) -> None:
         self.result.done.append(what)
@@ -223,15 +244,10 @@ class _Runner:
     def _check(self, session: Session, seen: Rights, names: Sequence[str]) -> None:
         """Compares with the design once more, from the catalogs and by trying."""
         result = self.result
-        result.problems += grants.missing(seen)
-        result.problems += [f"still to do: {change.what}" for change in self._changes(seen, names, None)]
+        undone = [*grants.missing(seen), *(f"still to do: {change.what}" for change in self._changes(seen, names, None))]
         extras = logins.extras(seen, self.options.wanted.names)
-        result.problems += [extra.what for extra in extras]
-        if self.options.revoke_extra:  # what is left was granted by somebody else, who alone can take it back
-            statements = "; ".join(statement for extra in extras for statement in extra.statements)
-            result.next = f"a superuser, or who granted it, runs: {statements};" if statements else ""
-        elif extras:
-            result.next = f"{self.again} --keep-password --revoke-extra takes away what is beyond the design"
+        result.problems += [*undone, *(extra.what for extra in extras)]
+        result.next = self._next(undone, extras, live=bool(logins.active(seen, names)))
         result.notes += logins.notes(seen)
         there = [name for name in names if name in seen.roles]
         for name in there:
@@ -243,15 +259,33 @@ class _Runner:
             return
         result.outcome = probe.run(self.target, seen, result.dsn)
         result.problems += result.outcome.problems
-        result.notes += [result.outcome.note] if result.outcome.note else []
+        result.notes += result.outcome.notes
+        if result.outcome.refused and not result.next and not result.places:
+            result.next = f"put the DSN in use into {VARIABLE}, or: {self._with_new_password}"
 
-    def _hand_over(self) -> None:
+    def _next(self, undone: Sequence[str], extras: Sequence[Extra], *, live: bool) -> str:
+        """The command, or the statement, that mends what differs."""
+        statements = "; ".join(statement for extra in extras for statement in extra.statements if extra.by_hand)
+        others = [extra for extra in extras if not extra.by_hand]
+        if others and self.options.revoke_extra:  # what is left was granted by somebody else, who alone can take it back
+            statements = "; ".join(statement for extra in extras for statement in extra.statements)
+            return f"a superuser, or who granted it, runs: {statements};" if statements else ""
+        if undone and not live:
+            return self._with_new_password
+        if others:
+            return f"{self._command('--keep-password', '--revoke-extra')} takes away what is beyond the design"
+        if undone:
+            return self._command("--keep-password")
+        return f"where nobody else needs it, run: {statements};" if statements else ""
+
+    def _hand_over(self, seen: Rights, names: Sequence[str]) -> None:
         result = self.result
+        result.dsn = result.dsn or self._dsn_at_hand(seen, names)
         if result.dsn is None:
             if any(self.options.destinations.flags()):
                 raise OpsError(
                     f"the password of {result.role} was kept, and is not at hand to be handed over",
-                    f"give its DSN in {VARIABLE}, or let {self.again} set a new password",
+                    f"give its DSN in {VARIABLE}, or let {self._with_new_password} set a new password",
                 )
             return
         result.places += self.options.destinations.deliver(result.dsn, self.console)
@@ -265,9 +299,9 @@ class _Runner:
         if self.options.check_only and not result.problems:
             console.say(f"{result.role} of {self.target.dsn.database} as designed")
         if result.outcome is not None:
-            how = "over TLS" if result.outcome.tls else "without TLS"
+            how = "" if result.outcome.refused else ", over TLS" if result.outcome.tls else ", without TLS"
             good = result.outcome.tried - len(result.outcome.problems)
-            console.say(f"self-test as {result.role}, {how}: {good} of {result.outcome.tried} as designed")
+            console.say(f"self-test as {result.role}{how}: {good} of {result.outcome.tried} as designed")
         if result.dsn is not None:
             console.say(f"dsn: {result.dsn}")
         for place in result.places:
@@ -291,6 +325,6 @@ class _Runner:
         emitted = {VARIABLE: result.dsn.uri()} if result.dsn and self.options.destinations.emit and result.places else {}
         console.document(result.planned if self.options.plan_only else facts, emitted)
         if result.problems:
-            console.note(f"next:  {result.next or self.again}")
+            console.note(f"next:  {result.next or self._command('--check')}")
             return ExitCode.PENDING
         return ExitCode.OK

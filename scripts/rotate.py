@@ -68,7 +68,10 @@ def state(seen: Rights, wanted: Wanted, in_use: Dsn | None) -> State:
     first, second = wanted.names
     live = logins.active(seen, wanted.names)
     if not live:
-        raise OpsError(f"neither {first} nor {second} can log in to the server", "invoke roles makes the first of them")
+        raise OpsError(
+            f"neither {first} nor {second} can log in to the server",
+            "invoke roles --secrets-file app.env makes the first of them",
+        )
     if len(live) == 1:
         other = second if live == [first] else first
         if in_use is not None and in_use.params["user"] == other:
@@ -109,6 +112,10 @@ class _Runner:
         self.again = " ".join([self.base, *part, *options.destinations.flags()])
         self.emitted: Dsn | None = None
 
+    @property
+    def _roles(self) -> str:
+        return self.base.replace("rotate", "roles", 1)
+
     def run(self) -> None:
         options = self.options
         if options.finish and options.abort:
@@ -133,7 +140,9 @@ class _Runner:
             self._begin(session)
 
     def _observe(self, session: Session) -> tuple[Rights, State]:
-        seen = access.observe(session, self.options.wanted, f"invoke roles {self.target.flags}".rstrip())
+        before = f"invoke migrate {self.target.flags}".rstrip() + f", then: {self._roles} --secrets-file app.env"
+        seen = access.observe(session, self.options.wanted, before)
+        logins.check_ours(seen, self.options.wanted)
         in_use, live = self._in_use(), logins.active(seen, self.options.wanted.names)
         if (self.options.finish or self.options.abort) and len(live) == 1:
             in_use = None  # done already, whatever DSN is still at hand
@@ -191,7 +200,7 @@ class _Runner:
             listed = "\n".join(f"  {problem}" for problem in outcome.problems)
             raise OpsError(
                 f"{now.new} is not as designed, so its DSN was not handed over; {now.old} goes on:\n{listed}",
-                f"invoke roles {self.target.flags} --keep-password --revoke-extra, then: {self.again}".replace("  ", " "),
+                f"{self._roles} --keep-password --revoke-extra, then: {self.again}",
             )
         self.console.say(f"self-test as {now.new}: {outcome.tried} of {outcome.tried} as designed")
         self._deliver(dsn)
@@ -211,7 +220,7 @@ class _Runner:
             if dsn is not None and dsn.same_database(self.target.dsn) and dsn.params["user"] == name:
                 self.console.conceal(dsn.password, dsn.uri())
                 again = probe.app_dsn(self.target.dsn, name, dsn.password, tls=seen.tls)
-                if probe.connects(self.target, again):
+                if probe.knows(self.target, again):
                     return again
         return None
 

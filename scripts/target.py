@@ -57,7 +57,10 @@ class Target:
         found = self.app()
         if found is None:
             where = self.app_file or f"POSTGRES_DSN, in the environment or in {self.found.file_name}"
-            raise UsageError(f"the application's DSN is not at hand: {where} holds none", f"invoke roles {self.flags}".rstrip())
+            goes = [] if self.app_file else [f"--secrets-file {quoted(self.found.file_name)}"]  # where it is looked for
+            command = " ".join(filter(None, ["invoke roles", self.flags, *goes]))
+            hint = f"put it there; or, for a new password: {command}"
+            raise UsageError(f"the application's DSN is not at hand: {where} holds none", hint)
         console.conceal(found[0].password, found[0].uri())
         return self.as_role(*found)
 

@@ -301,5 +301,5 @@ def test_as_app_without_its_dsn_says_how_to_get_one(database: Database, tmp_path
     result = invoke("psql", "--as-app", "--env-file", str(settings), "--psql", "embedded", stdin="select 40 + 2;\n")
     assert result.returncode == 2
     assert "the application's DSN is not at hand: POSTGRES_DSN, in the environment or in" in result.stderr
-    assert f"next:  invoke roles --env-file '{settings}' --psql embedded\n" in result.stderr
+    assert f"invoke roles --env-file '{settings}' --psql embedded --secrets-file '{settings}'\n" in result.stderr
     assert "42" not in result.stdout

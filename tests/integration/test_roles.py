@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,14 @@ import pytest
 from dotenv import dotenv_values
 from psycopg import errors
 
+from scripts import ledger
 from scripts.dsn import Dsn, parse
 from scripts.grants import identifier
 from scripts.secret import Secret
 from scripts.settings import MIGRATIONS
 from tests import database as databases
 from tests.database import ENV, ROOT, Database, as_azure, invoke, invoke_argv
-from tests.integration.test_passwords import EVERYTHING, PASSWORDS, contents, places
+from tests.integration.test_passwords import EVERYTHING, PASSWORDS, contents, places, sleeps, until
 
 WRITTEN, READ_ONLY = ("core", "backtest", "monitoring"), ("gold", "platinum")
 
@@ -252,6 +256,15 @@ def test_the_dsn_insists_on_tls_where_the_server_has_it(app: App) -> None:
     assert json.loads(result.stdout)["self_test"]["tls"] is has_tls
 
 
+def advised(app: App, result: subprocess.CompletedProcess[str], env: dict[str, str] | None = None) -> None:
+    """Runs the command that a message names as the next, which is to work as it stands."""
+    found = re.search(r"invoke (roles .*?)(?: takes away .*|; .*|)$", result.stderr.split("next:  ")[1].splitlines()[0])
+    assert found is not None, result.stderr
+    settings = {"POSTGRES_ADMIN_DSN": app.database.uri, **(env or {})}
+    ran = invoke(*shlex.split(found[1]), env=settings, cwd=app.file.parent)
+    assert ran.returncode == 0, found[1] + ran.stdout + ran.stderr
+
+
 EXTRAS = {
     "a privilege of the role itself": ("GRANT TRUNCATE ON core.made TO {app}", "{app} has TRUNCATE on table core.made"),
     "of a column": ("GRANT UPDATE (name) ON gold.made TO {app}", "{app} has UPDATE on column name of gold.made"),
@@ -396,7 +409,180 @@ def end_state_without_role(app: App) -> list[tuple[Any, ...]]:
     )
 
 
+# What is said to be next.
+
+
+def test_what_a_check_says_is_next_mends_it_and_leaves_the_password(app: App) -> None:
+    app.make()
+    kept = {"POSTGRES_DSN": app.uri}
+    for drift in (f"ALTER ROLE {app.user} RESET lock_timeout", f"GRANT TEMPORARY ON DATABASE {{database}} TO {app.user}"):
+        app.database.execute(drift.format(database=app.database.dsn.database))
+        checked = app.check()
+        assert checked.returncode == 3
+        advised(app, checked, {**kept, "POSTGRES_BACKTEST_SERVICE_PASSWORD": "what stands in the settings"})
+        assert app.execute("SELECT current_user") == [(app.user,)]
+        assert app.check().returncode == 0
+
+
+def test_what_a_check_says_is_next_makes_a_role_that_is_not_there(app: App) -> None:
+    checked = app.roles("--check")
+    assert checked.returncode == 3
+    advised(app, checked)
+    assert app.execute("SELECT current_user") == [(app.user,)]
+
+
+def test_a_command_to_run_again_keeps_the_password_if_it_was_to_be_kept(app: App) -> None:
+    app.make()
+    with psycopg.connect(app.database.uri, autocommit=True) as other:
+        assert other.execute(ledger.TRY_LOCK.encode()).fetchone() == (True,)
+        result = app.roles("--keep-password", "--revoke-extra", "--lock-wait", "0")
+    assert result.returncode == 1
+    assert "--keep-password --revoke-extra --lock-wait" in result.stderr
+    advised(app, result, {"POSTGRES_DSN": app.uri})
+    assert app.execute("SELECT current_user") == [(app.user,)]
+
+
+def test_a_role_that_does_not_get_in_is_a_finding_with_a_way_out(app: App) -> None:
+    app.make()
+    stale = replace(app.dsn, password=Secret("x" * 40)).uri().reveal()
+    for words in (("--check",), ("--keep-password",)):
+        result = app.roles(*words, env={"POSTGRES_DSN": stale})
+        assert result.returncode == 3, result.stdout + result.stderr
+        assert f"differs: {app.user} can't connect with its DSN: " in result.stdout
+        assert "password authentication failed" in result.stdout
+    found = re.search("or: invoke (.*)", result.stderr)
+    assert found is not None
+    assert invoke(*shlex.split(found[1]), env={"POSTGRES_ADMIN_DSN": app.database.uri}, cwd=app.file.parent).returncode == 0
+    assert app.execute("SELECT current_user") == [(app.user,)]
+
+
+def test_a_new_password_is_handed_over_although_the_connections_are_all_in_use(app: App) -> None:
+    app.make("--connection-limit", "1")
+    first = app.uri
+    with psycopg.connect(first):
+        result = app.roles("--secrets-file", str(app.file))
+        assert result.returncode == 3, result.stderr
+        assert "too many connections" in result.stdout
+        assert f"handed over: POSTGRES_DSN in {app.file}" in result.stdout
+    assert app.uri != first
+    assert app.execute("SELECT current_user") == [(app.user,)]
+
+
+def test_what_is_locked_is_not_tried_and_no_finding(tables: App) -> None:
+    with psycopg.connect(superuser(tables).uri) as migration:
+        migration.execute("LOCK TABLE core.made")
+        checked = tables.check()
+    assert checked.returncode == 0, checked.stdout
+    assert "not tried, as somebody has it locked: read core.made, " in checked.stderr
+
+
+# Whose role it is.
+
+
+@pytest.mark.parametrize(
+    ("trait", "reason"),
+    [
+        ("ROLE {user} SUPERUSER", "is SUPERUSER"),
+        ("ROLE {user} CREATEDB", "is CREATEDB"),
+        ("DATABASE {database} OWNER TO {user}", "owns the database"),
+        ("GROUP serving_owner ADD USER {user}", "is a member of serving_owner"),
+    ],
+)
+def test_a_role_that_is_somebody_elses_is_not_touched(app: App, trait: str, reason: str) -> None:
+    admin, database = superuser(app), app.database.dsn.database
+    admin.execute(f"CREATE ROLE {app.user} LOGIN PASSWORD 'hers'")
+    owner = admin.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()")[0][0]
+    admin.execute("ALTER " + trait.format(user=app.user, database=database))
+    before = end_state(app)
+    for words in (("--secrets-file", str(app.file)), ("--keep-password", "--revoke-extra"), ("--check",), ("--plan",)):
+        result = app.roles(*words)
+        assert (result.returncode, f"{app.user} is not an application's: it {reason}" in result.stderr) == (2, True)
+    settings = {"POSTGRES_ADMIN_DSN": app.database.uri, "POSTGRES_BACKTEST_SERVICE_USER": app.user}
+    assert invoke("rotate", "--secrets-file", str(app.file), env=settings).returncode == 2
+    assert end_state(app) == before
+    assert not app.file.exists()
+    admin.execute(f"ALTER DATABASE {database} OWNER TO {owner}")
+
+
+def test_the_administrator_is_not_made_an_application(app: App) -> None:
+    app.user = app.database.dsn.params["user"]
+    result = app.roles("--secrets-file", str(app.file))
+    assert result.returncode == 2
+    assert "it is the user of the administrator's DSN" in result.stderr
+
+
 # The password.
+
+
+@pytest.mark.once
+@as_azure
+def test_a_plan_knows_the_password_that_is_given(app: App) -> None:
+    env = {"POSTGRES_BACKTEST_SERVICE_PASSWORD": EVERYTHING}
+    assert app.roles(env=env).returncode == 0
+    planned = app.roles("--plan", env=env)
+    assert "nothing to change" in planned.stdout, planned.stdout
+    planned = app.roles("--plan", env={"POSTGRES_BACKTEST_SERVICE_PASSWORD": f"{EVERYTHING}!"})
+    assert f"would change {app.user}: it has a new password" in planned.stdout
+
+
+@pytest.mark.once
+@as_azure
+def test_masks_come_before_a_warning_in_actions(app: App) -> None:
+    words = ("--backtest-service-password", "of an argument", "--json")
+    result = app.roles(*words, env={"GITHUB_ACTIONS": "true"})
+    assert result.returncode == 0, result.stderr
+    lines = result.stderr.splitlines()
+    warning = next(number for number, line in enumerate(lines) if "a password in an argument" in line)
+    assert [line for line in lines[warning:] if line.startswith("::add-mask::")] == []
+    assert any("of an argument" in line for line in lines[:warning])
+
+
+@pytest.fixture
+def own_server() -> Iterator[Dsn]:
+    """A server of the test's own, for what would be felt in other tests' databases."""
+    home = Path(tempfile.mkdtemp(prefix="serving-"))
+    running = databases.start_server("embedded-16", home)
+    databases.closed_to_public(running.dsn())
+    try:
+        yield running.dsn()
+    finally:
+        running.stop()
+        running.purge()
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def own(own_server: Dsn, tmp_path: Path) -> Iterator[App]:
+    for database in databases.new_database(own_server):
+        assert invoke("migrate", "--dsn", "-", stdin=database.uri).returncode == 0
+        yield App(database, "app", tmp_path / "app.env")
+
+
+@pytest.mark.once
+def test_a_given_password_is_set_although_everybody_is_let_in_without_one(own: App) -> None:
+    own.make()
+    rules = Path(own.database.execute("SHOW hba_file")[0][0])
+    rules.write_text("host all all 127.0.0.1/32 trust\n")
+    own.database.execute("SELECT pg_reload_conf()")
+    given = own.roles(env={"POSTGRES_BACKTEST_SERVICE_PASSWORD": EVERYTHING})
+    assert given.returncode == 0, given.stdout + given.stderr
+    assert "it has a new password" in given.stdout
+    rules.write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+    own.database.execute("SELECT pg_reload_conf()")
+    own.database.execute("SELECT pg_sleep(0.2)")
+    assert Database(replace(own.dsn, password=Secret(EVERYTHING))).execute("SELECT current_user") == [("app",)]
+
+
+@pytest.mark.once
+def test_another_database_of_the_administrator_is_named_and_not_closed(own: App) -> None:
+    own.database.execute("CREATE DATABASE neighbour")
+    result = own.roles("--secrets-file", str(own.file), "--revoke-extra")
+    assert result.returncode == 3
+    assert "differs: PUBLIC, and so app, may connect to the database neighbour" in result.stdout
+    assert 'run: REVOKE CONNECT ON DATABASE "neighbour" FROM PUBLIC;' in result.stderr
+    assert own.database.execute("SELECT datacl FROM pg_database WHERE datname = 'neighbour'") == [(None,)]
+    own.database.execute('REVOKE CONNECT ON DATABASE "neighbour" FROM PUBLIC')
+    assert own.check().returncode == 0
 
 
 @pytest.mark.once
@@ -572,6 +758,25 @@ def test_roles_and_migrate_at_once_both_succeed(app: App, folder: Path) -> None:
             thread.join()
     assert failures == []
     assert app.execute("SELECT * FROM core.t9") == []
+
+
+def test_beside_the_first_migrate_roles_waits_for_it(database: Database, folder: Path, tmp_path: Path) -> None:
+    app = App(database, f"app_{secrets.token_hex(4)}", tmp_path / "app.env")
+    database.made_roles.append(app.user)
+    for file in MIGRATIONS.glob("*.sql"):
+        shutil.copy(file, folder)
+    with (folder / "0001_schema_migrations.sql").open("a") as first:
+        first.write("SELECT pg_sleep(3);\n")
+    migrate = subprocess.Popen(
+        invoke_argv("migrate", "--migrations-dir", str(folder)),
+        env={**ENV, "POSTGRES_ADMIN_DSN": database.uri},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    until("it is at work", lambda: sleeps(database) or migrate.poll() is not None)
+    app.make()
+    assert migrate.wait() == 0
+    assert app.execute("SELECT current_user") == [(app.user,)]
 
 
 @pytest.mark.once

@@ -47,6 +47,12 @@ def test_nor_does_any_other(name: str) -> None:
     assert (lexed.problems, [type(item) for item in lexed.items]) == ([], [Statement, Statement])
 
 
+def test_what_is_somebodys_to_decide_is_not_taken_away() -> None:
+    asked = Asked()
+    access.take_away(cast("Session", asked), [Extra("it", ("REVOKE IT",), by_hand=True)])
+    assert asked.queries == []
+
+
 def test_what_nobody_can_take_away_is_not_tried() -> None:
     asked = Asked()
     access.take_away(cast("Session", asked), [Extra("it", ())])

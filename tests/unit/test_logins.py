@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -419,9 +420,48 @@ def test_an_open_database_is_beyond_where_it_can_be_closed_and_a_note_where_not(
     seen = converged(databases=databases)
     close = 'REVOKE CONNECT ON DATABASE "mine" FROM PUBLIC'
     assert beyond(seen) == {"PUBLIC, and so app, may connect to the database mine": (close,)}
+    assert [extra.by_hand for extra in logins.extras(seen, NAMES)] == [True], "others may need it: it is theirs to decide"
     (told_of,) = logins.notes(seen)
     assert told_of.startswith("PUBLIC may connect to the database theirs; somebody, who owns it, can change that: ")
     assert told_of.endswith('REVOKE CONNECT ON DATABASE "theirs" FROM PUBLIC;')
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"superuser": True, "createdb": True}, "is SUPERUSER, CREATEDB"),
+        ({"createrole": True}, "is CREATEROLE"),
+        ({"memberships": [member(OWNER)]}, "is a member of serving_owner"),
+        ({"createrole": True, "memberships": [member(WRITER, inherit=False, admin=True)]}, "is CREATEROLE"),
+    ],
+)
+@pytest.mark.parametrize("version", [DIRECT, 160004])
+@pytest.mark.parametrize("name", ["boss", "boss_b"])
+def test_a_role_that_is_somebody_elses_is_not_taken_over(name: str, version: int, facts: dict[str, Any], reason: str) -> None:
+    seen = converged(roles={name: role(login=True, **facts)}, version=version)
+    with pytest.raises(UsageError) as raised:
+        logins.check_ours(seen, Wanted(user="boss"))
+    assert raised.value.message == f"the login role {name} is not an application's: it {reason}; nothing was changed"
+
+
+def test_nor_is_one_that_owns_a_database() -> None:
+    mine = {**other("mine"), "owner": "boss"}
+    for seen in (converged(roles={"boss": role()}, databases=[mine]), replace(converged(roles={"boss": role()}), owner="boss")):
+        with pytest.raises(UsageError, match="boss is not an application's: it owns the database"):
+            logins.check_ours(seen, Wanted(user="boss"))
+
+
+def test_nor_is_the_administrator_itself() -> None:
+    with pytest.raises(UsageError, match="it is the user of the administrator's DSN"):
+        logins.check_ours(converged(roles={"app": login()}, user="app"), APP)
+
+
+@pytest.mark.parametrize("version", [DIRECT, 160004])
+def test_an_application_stays_one_whatever_somebody_gave_it(version: int) -> None:
+    given = [member(WRITER)] if version != DIRECT else []
+    seen = converged(roles={"app": login(createrole=True, memberships=[*given, member(OWNER)])}, version=version)
+    logins.check_ours(seen, APP)
+    logins.check_ours(converged(roles={"plain": role(login=True)}, version=version), Wanted(user="plain"))
 
 
 PASSWORDS = ["x" * 40, "pässwörd", "a:$b", " "]
