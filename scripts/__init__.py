@@ -3,8 +3,9 @@
 Floor 0 knows nothing but Python: `errors`, `secret`, `redact`, `lexer` (a SQL file as psql sees it), `archive`.
 Floor 1 is the edge and the pure rules: `dsn`, `shell` (the only starter of processes), `settings` (the only reader of
 the environment), `console`, `sql` (migration files), `safety` (what a file may not hold), `ledger` (the ledger's SQL),
-`plan` (the files against the ledger), `grants` (what the catalogs say of everybody's rights, against the design), `logins` (the
-application's two login roles), `firewall` and `flexible` (firewall rules and servers by Azure's rules), `failures` (what az
+`plan` (the files against the ledger), `catalogs` (what they say of everybody's rights), `grants` (those against the design),
+`logins` (the application's two login roles),
+`firewall` and `flexible` (firewall rules and servers by Azure's rules), `failures` (what az
 says when something goes wrong), `blueprint` (Azure against what is asked for), `request` (what flags and settings ask
 `provision` for), `caller` (this machine's address).
 Floor 2 drives one thing each: `embedded` and `container` (a PostgreSQL of our own), `server` (which of them is up),

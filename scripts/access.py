@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scripts import grants
+from scripts import catalogs, grants
+from scripts.catalogs import Rights
 from scripts.errors import OpsError
-from scripts.grants import Extra, Rights
+from scripts.grants import Extra
 from scripts.ledger import TABLE, literal
 from scripts.logins import Change, Wanted
 from scripts.psql import NOT_ALLOWED, PsqlError, Session, Step
 
 # Functions and operators are the server's own: one that somebody made in another schema could fit the arguments better.
-_OWN_WORDS = "SET search_path = pg_catalog; SET standard_conforming_strings = on"
+_OWN_WORDS = "SET search_path = pg_catalog; SET standard_conforming_strings = on; SHOW server_version_num"
 
 
 def observe(session: Session, wanted: Wanted, before: str) -> Rights:
     """What stands in the database. Raises OpsError when the design isn't in it, with the command that comes `before`."""
-    session.query(_OWN_WORDS)
-    seen = grants.rights(session.query(grants.observe(wanted.names)))
+    (version,) = session.query(_OWN_WORDS)
+    seen = catalogs.rights(session.query(catalogs.observe(wanted.names, int(version))))
     if seen.groups_missing or not seen.schemas or not any(item.name == TABLE for item in seen.objects):
         missing = ", ".join(seen.groups_missing) or "the schemas or the ledger"
         raise OpsError(f"the database {seen.database} has no roles and grants yet ({missing} missing)", before)
@@ -58,7 +59,7 @@ def explained(error: PsqlError, again: str) -> OpsError:
     """What the server refused, and who could do it."""
     hint = f"see that the server is up, then: {again}"
     if error.error is not None and error.error.sqlstate == NOT_ALLOWED:
-        groups = ", ".join(grants.GROUPS)
+        groups = ", ".join(catalogs.GROUPS)
         hint = (
             f"use the DSN of the administrator who made the groups, or let one run: GRANT {groups} TO the user of this DSN "
             f"WITH ADMIN OPTION; then: {again}"

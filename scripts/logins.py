@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scripts import grants, settings
+from scripts import catalogs, grants, settings
+from scripts.catalogs import READER, WRITER, Membership, Rights, Role, identifier
 from scripts.errors import UsageError
-from scripts.grants import MAINTENANCE, READER, WRITER, Extra, Membership, Rights, Role, identifier
+from scripts.grants import MAINTENANCE, Extra
 from scripts.ledger import literal
 from scripts.secret import Secret
 from scripts.shell import quoted
@@ -21,7 +22,6 @@ SECOND = "_b"  # what the second login role's name ends with
 # Settings of the role, which stand in for what an application forgets; times as PostgreSQL writes them.
 TIMEOUTS = {"statement_timeout": "60s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
 _UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
-DEFAULT_USER = settings.DEFAULT_APP_USER
 _OF_SERVER = ("pg_parameter_acl", "pg_tablespace")  # catalogs of what no migration grants to a group
 _NAME_LIMIT = 63  # bytes of a name in PostgreSQL (NAMEDATALEN - 1); a longer one is cut off
 
@@ -41,7 +41,7 @@ class Wanted:
 
     def flags(self) -> Iterator[str]:
         """The flags that ask for the same again, as a shell takes them."""
-        if self.user != DEFAULT_USER:
+        if self.user != settings.DEFAULT_APP_USER:
             yield f"--backtest-service-user {quoted(self.user)}"
         if self.limit is not None:
             yield f"--connection-limit {self.limit}"
@@ -60,7 +60,7 @@ class Change:
 def wanted(user: str, limit: str | None, timeouts: Mapping[str, str | None]) -> Wanted:
     """What flags say, checked. Raises UsageError when no login role may be called so, or a value is none."""
     _check_name(user)
-    if limit is not None and not re.fullmatch(r"[1-9]\d{0,5}", limit):
+    if limit is not None and not re.fullmatch(r"[1-9][0-9]{0,5}", limit):
         raise UsageError(f"--connection-limit {limit}: not a number of connections", "write it as 20")
     for setting, value in timeouts.items():
         if value is not None and not 0 <= milliseconds(value) < 2**31:
@@ -79,7 +79,7 @@ def _check_name(user: str) -> None:
         problem = "is no name"
     elif len((user + SECOND).encode("utf-8")) > _NAME_LIMIT:
         problem = f"is longer than {_NAME_LIMIT - len(SECOND)} bytes, which leave room for {SECOND}"
-    elif user in grants.GROUPS or user.startswith("pg_") or user.lower() in ("public", "none"):
+    elif user in catalogs.GROUPS or user.startswith("pg_") or user.lower() in ("public", "none"):
         problem = "is the name of something else"
     elif user.endswith(SECOND):
         problem = f"ends with {SECOND}, as only the second of the two login roles does"
@@ -89,7 +89,7 @@ def _check_name(user: str) -> None:
 
 def milliseconds(value: str) -> int:
     """A time setting in milliseconds; -1 when it isn't one."""
-    match = re.fullmatch(r"(\d+)\s*(ms|s|min|h|d)?", value.strip())
+    match = re.fullmatch(r"([0-9]+)\s*(ms|s|min|h|d)?", value.strip())
     return int(match[1]) * _UNITS[match[2] or ""] if match else -1
 
 
@@ -114,8 +114,8 @@ def check_ours(seen: Rights, wanted: Wanted) -> None:
                 reason = f"is {', '.join(role.attributes).upper()}"
             elif owned:
                 reason = f"owns the database {owned[0]}"
-            elif any(given.group == grants.OWNER for given in role.memberships):
-                reason = f"is a member of {grants.OWNER}"
+            elif any(given.group == catalogs.OWNER for given in role.memberships):
+                reason = f"is a member of {catalogs.OWNER}"
         if reason:
             raise UsageError(
                 f"the login role {name} is not an application's: it {reason}; nothing was changed",
@@ -260,14 +260,14 @@ def extras(seen: Rights, names: Iterable[str]) -> list[Extra]:
     """What the login roles and the groups have beyond the design, and who else could be let in by it."""
     names = list(names)
     found = grants.extras(seen, names)
-    for name in (*names, *grants.GROUPS):
+    for name in (*names, *catalogs.GROUPS):
         role = seen.roles.get(name)
         if role is None:
             continue
         who = identifier(name)
-        for attribute in (*role.attributes, *(("login",) if role.login and name in grants.GROUPS else ())):
+        for attribute in (*role.attributes, *(("login",) if role.login and name in catalogs.GROUPS else ())):
             found.append(Extra(f"{name} is {attribute.upper()}", (f"ALTER ROLE {who} NO{attribute.upper()}",)))
-        if name == grants.OWNER:
+        if name == catalogs.OWNER:
             continue
         for given in role.memberships:
             if name in (WRITER, READER) or given.group != WRITER or seen.direct:
@@ -299,7 +299,7 @@ def extras(seen: Rights, names: Iterable[str]) -> list[Extra]:
 
 
 def _reassign(seen: Rights, name: str) -> tuple[str, ...]:
-    reassign = f"REASSIGN OWNED BY {identifier(name)} TO {grants.OWNER}"
+    reassign = f"REASSIGN OWNED BY {identifier(name)} TO {catalogs.OWNER}"
     if seen.is_superuser:
         return (reassign,)
     return (f"GRANT {identifier(name)} TO CURRENT_USER", reassign, f"REVOKE {identifier(name)} FROM CURRENT_USER")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from scripts import secret
+from scripts.catalogs import GROUPS, OWNER, SCHEMAS, Rights, identifier
 from scripts.console import Console
 from scripts.dsn import TLS_MODES, Dsn
-from scripts.grants import GROUPS, OWNER, SCHEMAS, Rights, identifier
 from scripts.ledger import TABLE, literal
 from scripts.logins import Wanted
 from scripts.psql import NOT_ALLOWED, Session

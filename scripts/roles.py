@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scripts import access, grants, lock, logins, probe, secret
+from scripts.catalogs import Rights
 from scripts.console import Console
 from scripts.dsn import Dsn
 from scripts.errors import ExitCode, OpsError, UsageError
-from scripts.grants import Extra, Rights
+from scripts.grants import Extra
 from scripts.handover import VARIABLE, Destinations
 from scripts.logins import Change, Wanted
 from scripts.probe import Outcome

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from scripts import access, lock, logins, probe, secret, settings
+from scripts.catalogs import Rights, identifier
 from scripts.console import Console
 from scripts.dsn import Dsn
 from scripts.errors import OpsError, Pending, UsageError
-from scripts.grants import Rights, identifier
 from scripts.handover import VARIABLE, Destinations
 from scripts.ledger import literal
 from scripts.logins import Change, Wanted

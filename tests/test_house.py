@@ -18,7 +18,20 @@ from tests.conftest import ROOT
 # Each module imports only what stands above it here (bootstrap stands beside the house).
 ORDER = [
     *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql"),
-    *("safety", "ledger", "plan", "grants", "logins", "firewall", "flexible", "failures", "blueprint", "request", "caller"),
+    *(
+        "safety",
+        "ledger",
+        "plan",
+        "catalogs",
+        "grants",
+        "logins",
+        "firewall",
+        "flexible",
+        "failures",
+        "blueprint",
+        "request",
+        "caller",
+    ),
     *("embedded", "container", "server", "clients", "psql", "lock", "target", "az", "handover", "access", "probe"),
     *("opening", "build", "foundation"),
     *("migrate", "status", "roles", "rotate", "provision", "teardown", "quickstart"),

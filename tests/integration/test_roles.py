@@ -22,8 +22,8 @@ from dotenv import dotenv_values
 from psycopg import errors
 
 from scripts import ledger
+from scripts.catalogs import identifier
 from scripts.dsn import Dsn, parse
-from scripts.grants import identifier
 from scripts.secret import Secret
 from scripts.settings import MIGRATIONS
 from tests import database as databases
@@ -346,6 +346,45 @@ def test_no_function_of_somebody_else_runs_with_the_administrators_rights(app: A
     assert app.database.execute("SELECT DISTINCT as_whom FROM public.ran") == []
 
 
+# What PUBLIC can be given on what the server and extensions brought along: (grant, how it is named, from which version on).
+TO_PUBLIC = [
+    ("EXECUTE ON FUNCTION pg_ls_dir(text)", "EXECUTE on routine pg_ls_dir(text)", 0),
+    ("EXECUTE ON FUNCTION pg_read_file(text)", "EXECUTE on routine pg_read_file(text)", 0),
+    ("SELECT ON pg_statistic", "SELECT on table pg_catalog.pg_statistic", 0),
+    ("SELECT ON pg_user_mapping", "SELECT on table pg_catalog.pg_user_mapping", 0),
+    ("SELECT (rolpassword) ON pg_authid", "SELECT on column rolpassword of pg_catalog.pg_authid", 0),
+    ("UPDATE ON pg_settings", None, 0),  # as it comes
+    ("SELECT ON information_schema._pg_user_mappings", "SELECT on table information_schema._pg_user_mappings", 0),
+    ("INSERT ON information_schema.sql_parts", "INSERT on table information_schema.sql_parts", 0),
+    ("CREATE ON TABLESPACE pg_default", "CREATE on tablespace pg_default", 0),
+    ("SET ON PARAMETER session_replication_role", "SET on parameter session_replication_role", 150000),
+    ("USAGE ON FOREIGN SERVER {server}", "USAGE on foreign server {server}", 0),
+    ("USAGE ON FOREIGN DATA WRAPPER {server}", "USAGE on foreign data wrapper {server}", 0),
+    ("SELECT ON LARGE OBJECT 4711", "SELECT on large object 4711", 0),
+]
+
+
+def test_what_public_was_given_on_what_the_server_brought_along_is_named_and_taken_away(own: App) -> None:
+    own.make()
+    version = int(own.database.execute("SHOW server_version_num")[0][0])
+    words = {"server": '"my server"'}
+    own.database.execute("CREATE FOREIGN DATA WRAPPER {server}".format(**words))
+    own.database.execute("CREATE SERVER {server} FOREIGN DATA WRAPPER {server}".format(**words))
+    own.database.execute("SELECT lo_create(4711)")
+    assert own.check().returncode == 0
+    granted = [(grant.format(**words), what) for grant, what, since in TO_PUBLIC if version >= since]
+    for grant, _ in granted:
+        own.database.execute(f"GRANT {grant} TO PUBLIC")
+    expected = {f"differs: PUBLIC has {what.format(**words)}" for _, what in granted if what}
+    checked = own.check()
+    named = {line for line in checked.stdout.splitlines() if line.startswith("differs: PUBLIC")}
+    assert named == expected
+    assert checked.returncode == 3
+    taken = own.roles("--keep-password", "--revoke-extra", env={"POSTGRES_DSN": own.uri})
+    assert taken.returncode == 0, taken.stdout + taken.stderr
+    assert own.check().returncode == 0
+
+
 def test_what_a_superuser_granted_stays_named_with_the_statement_that_only_a_superuser_may_run(app: App) -> None:
     app.make()
     superuser(app).execute(f"GRANT serving_owner TO {app.user}")
@@ -538,10 +577,10 @@ def test_masks_come_before_a_warning_in_actions(app: App) -> None:
 
 
 @pytest.fixture
-def own_server() -> Iterator[Dsn]:
+def own_server(request: pytest.FixtureRequest) -> Iterator[Dsn]:
     """A server of the test's own, for what would be felt in other tests' databases."""
     home = Path(tempfile.mkdtemp(prefix="serving-"))
-    running = databases.start_server("embedded-16", home)
+    running = databases.start_server(str(request.config.getoption("--server")), home)
     databases.closed_to_public(running.dsn())
     try:
         yield running.dsn()
@@ -562,6 +601,8 @@ def own(own_server: Dsn, tmp_path: Path) -> Iterator[App]:
 def test_a_given_password_is_set_although_everybody_is_let_in_without_one(own: App) -> None:
     own.make()
     rules = Path(own.database.execute("SHOW hba_file")[0][0])
+    if not rules.exists():
+        pytest.skip("the server's files are in a container")
     rules.write_text("host all all 127.0.0.1/32 trust\n")
     own.database.execute("SELECT pg_reload_conf()")
     given = own.roles(env={"POSTGRES_BACKTEST_SERVICE_PASSWORD": EVERYTHING})

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts import access, lexer
-from scripts.grants import Extra, identifier
+from scripts.catalogs import identifier
+from scripts.grants import Extra
 from scripts.lexer import Statement
 from scripts.psql import Session
 

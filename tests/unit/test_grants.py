@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts import grants, lexer
-from scripts.grants import OWNER, PUBLIC, READER, WRITER, Grant, Membership, Rights
+from scripts import catalogs, grants, lexer
+from scripts.catalogs import OWNER, PUBLIC, READER, WRITER, Grant, Membership, Rights
 
 LEDGER = "public.schema_migrations"
 WRITTEN = ("core", "backtest", "monitoring")
@@ -108,7 +108,7 @@ def converged(
     for grant in added:
         _item(document, grant)["grants"].append([grant.grantee, grant.privilege, grant.grantable])
     document["roles"].update(roles or {})
-    return grants.rights(json.dumps({**document, **facts}, indent=1).split("\n"))
+    return catalogs.rights(json.dumps({**document, **facts}, indent=1).split("\n"))
 
 
 def _item(document: dict[str, list[dict[str, Any]]], grant: Grant) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def test_before_16_every_membership_inherits_and_may_become() -> None:
 def test_groups_that_the_server_lacks_are_named() -> None:
     document = answer()
     del document["roles"][READER]
-    assert grants.rights([json.dumps(document)]).groups_missing == [READER]
+    assert catalogs.rights([json.dumps(document)]).groups_missing == [READER]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_an_extensions_object_in_a_schema_of_the_design_is_no_matter_of_the_desi
 def test_what_everybody_may_until_it_is_taken_away_is_missing_its_removal(letter: str, sentence: str) -> None:
     document = answer()
     document["objects"] = [kept for kept in document["objects"] if (kept["name"], kept["schema"]) != (letter, None)]
-    seen = grants.rights([json.dumps(document)])
+    seen = catalogs.rights([json.dumps(document)])
     assert grants.missing(seen) == [f"PUBLIC has {sentence} of serving_owner"]
     assert beyond(seen) == {}
 
@@ -437,16 +437,16 @@ def test_a_privilege_is_granted(grant: Grant, statement: str) -> None:
     [("app", '"app"'), ("a-b", '"a-b"'), ('a"b', '"a""b"'), ("", '""'), (None, '""'), ("PUBLIC", '"PUBLIC"')],
 )
 def test_a_name_becomes_an_identifier(name: str | None, expected: str) -> None:
-    assert grants.identifier(name) == expected
+    assert catalogs.identifier(name) == expected
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_no_name_ends_its_identifier(name: str) -> None:
-    lexed = lexer.lex(f"DROP ROLE {grants.identifier(name)};SELECT 2;")
+    lexed = lexer.lex(f"DROP ROLE {catalogs.identifier(name)};SELECT 2;")
     assert (lexed.problems, len(lexed.items)) == ([], 2)
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
 def test_no_login_name_ends_its_literal_in_the_query(name: str) -> None:
-    lexed = lexer.lex(grants.observe([name]) + ";SELECT 2;")
+    lexed = lexer.lex(catalogs.observe([name]) + ";SELECT 2;")
     assert (lexed.problems, len(lexed.items)) == ([], 2)

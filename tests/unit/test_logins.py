@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts import logins
+from scripts.catalogs import GROUPS, OWNER, READER, WRITER, Grant, Rights
 from scripts.errors import UsageError
-from scripts.grants import GROUPS, OWNER, READER, WRITER, Grant, Rights
 from scripts.logins import Wanted
 from scripts.secret import Secret
 from tests.unit.test_grants import converged, login, member, role, table
@@ -83,7 +83,7 @@ def test_a_number_of_connections(limit: str | None, expected: int | None) -> Non
     assert wanted(limit=limit).limit == expected
 
 
-@pytest.mark.parametrize("limit", ["", "0", "-1", "01", "1000000", "ten", "1.5", " 1", "1\n", "²"])
+@pytest.mark.parametrize("limit", ["", "0", "-1", "01", "1000000", "ten", "1.5", " 1", "1\n", "²", "1٢"])
 def test_no_number_of_connections(limit: str) -> None:
     with pytest.raises(UsageError) as raised:
         wanted(limit=limit)
@@ -95,7 +95,7 @@ def test_a_time_is_kept_as_it_was_written(value: str) -> None:
     assert wanted(lock_timeout=value, statement_timeout=None).timeouts == {"lock_timeout": value}
 
 
-@pytest.mark.parametrize("value", ["", "-1", "s", "1 week", "1.5s", "30 S", "2147483648", "25d", "1s;"])
+@pytest.mark.parametrize("value", ["", "-1", "s", "1 week", "1.5s", "30 S", "2147483648", "25d", "1s;", "٣s"])
 @pytest.mark.parametrize(
     ("setting", "flag"),
     [

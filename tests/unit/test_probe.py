@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from scripts import catalogs, lexer, probe
 from scripts import dsn as dsns
-from scripts import grants, lexer, probe
+from scripts.catalogs import GROUPS, SCHEMAS, Rights
 from scripts.dsn import Dsn
-from scripts.grants import GROUPS, SCHEMAS, Rights
 from scripts.probe import Attempt
 from scripts.secret import Secret
 from tests.unit.test_grants import READ, WRITTEN, answer, converged
@@ -98,7 +98,7 @@ def test_a_schema_that_is_not_there_is_not_tried() -> None:
     document = answer()
     document["objects"] = [kept for kept in document["objects"] if kept["schema"] != "gold"]
     del document["samples"]["gold"]
-    tried = attempts(grants.rights([json.dumps(document)]))
+    tried = attempts(catalogs.rights([json.dumps(document)]))
     assert not [what for what in tried if "gold" in what]
 
 
