@@ -20,6 +20,8 @@ from scripts.errors import OpsError
 
 WINDOWS = os.name == "nt"
 # A process of ours gets a group of its own, so that Ctrl-C at the terminal reaches us alone and we end it in order.
+# What ends a command in order: Ctrl-C, a request to end, and (POSIX) a terminal that is closed.
+_ENDING = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 _OWN_GROUP: dict[str, Any] = {"creationflags": 0x00000200} if WINDOWS else {"start_new_session": True}  # CREATE_NEW_PROCESS_GROUP
 
 
@@ -203,12 +205,13 @@ class Process:
 class Attached:
     """A program at the terminal in our place, with our own input and output, until it ends by itself.
 
-    Ctrl-C is the program's: psql cancels its statement with it.
+    Ctrl-C and Ctrl-\\ are the program's: psql cancels its statement with the one, and ends with the other.
     """
 
     def __init__(self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path | None = None) -> None:  # noqa: ARG002
         # `cwd` is for programs of ours; somebody at a terminal names files from where he is.
-        before = signal.signal(signal.SIGINT, lambda *_: None)
+        typed = (signal.SIGINT, *((signal.SIGQUIT,) if hasattr(signal, "SIGQUIT") else ()))
+        before = {number: signal.signal(number, lambda *_: None) for number in typed}
         process = None
         try:
             with uninterrupted():
@@ -216,13 +219,14 @@ class Attached:
             self.code = process.wait()
         except OSError as error:
             raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
-        except BaseException:  # SIGTERM
+        except BaseException:  # SIGTERM, SIGHUP
             if process is not None:
                 with uninterrupted():
                     self._end(process)
             raise
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
@@ -257,28 +261,29 @@ def write_private(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: through every `finally`."""
+    """SIGTERM, and SIGHUP unless it is ignored (nohup), end a command as Ctrl-C does: through every `finally`."""
 
     def raise_interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, raise_interrupt)
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, raise_interrupt) for number in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Lets a clean-up, which is bounded in time, finish: Ctrl-C and SIGTERM are put off until it has."""
+    """Lets a clean-up, which is bounded in time, finish: Ctrl-C, SIGTERM and SIGHUP are put off until it has."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     caught: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: caught.append(number)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    heeded = [number for number in (signal.SIGINT, *_ENDING) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in heeded}
     try:
         yield
     finally:

@@ -229,10 +229,16 @@ class Terminal:
         before, found, self.shown = self.read().partition(text)
         assert found, before
 
+    def hang_up(self) -> None:
+        """Closes the window, as it were."""
+        os.close(self._master)
+        self._master = -1
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self._master)
+        if self._master >= 0:
+            os.close(self._master)
 
 
 @pytest.fixture
@@ -270,6 +276,26 @@ def test_sigterm_ends_a_psql_that_waits_for_somebody(database: Database, termina
     until("psql is left", lambda: terminal.read() is not None and terminal.process.poll() is not None)
     assert terminal.process.returncode == 130, terminal.read()
     assert "Traceback" not in terminal.read()
+    nothing_left(database, temp)
+
+
+@posix
+@pytest.mark.parametrize("how", ["closed", "hung up", "quit"])
+def test_a_terminal_that_is_closed_or_ctrl_backslash_leaves_nothing(
+    database: Database, terminal: Terminal, mode: str, temp: Path, how: str
+) -> None:
+    if (mode, how) == ("docker", "quit"):
+        pytest.skip("psql is its container's first process, which Ctrl-\\ doesn't end")
+    terminal.shows(f"{database.dsn.database}=> ")
+    assert contents(temp) != {} or backends(database, "true") > 0
+    if how == "closed":
+        terminal.hang_up()
+    elif how == "hung up":
+        terminal.process.send_signal(signal.SIGHUP)
+    else:
+        terminal.type("\x1c")
+    until("psql is left", lambda: terminal.process.poll() is not None)
+    assert terminal.process.returncode > 0, "it ended by itself"
     nothing_left(database, temp)
 
 
