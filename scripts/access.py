@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from scripts import catalogs, grants
 from scripts.catalogs import Rights
@@ -11,6 +11,7 @@ from scripts.grants import Extra
 from scripts.ledger import TABLE, literal
 from scripts.logins import Change, Wanted
 from scripts.psql import NOT_ALLOWED, PsqlError, Session, Step
+from scripts.target import Target
 
 # Functions and operators are the server's own: one that somebody made in another schema could fit the arguments better.
 _OWN_WORDS = "SET search_path = pg_catalog; SET standard_conforming_strings = on; SHOW server_version_num"
@@ -50,6 +51,20 @@ def take_away(session: Session, extras: Sequence[Extra]) -> None:
             session.query("DO " + literal(f"BEGIN {executed} {refused} END"))
 
 
+def run(target: Target, work: Callable[[Session], None], *, wait: float, again: str, note: Callable[[str], None]) -> None:
+    """Does work that changes roles, and does it again when somebody else changed the same one at the same moment.
+
+    `wait` is in seconds, `again` the command to repeat. Raises OpsError.
+    """
+    for last in (False, False, True):
+        try:
+            return target.ask(work, wait=wait, on_message=lambda message: note(f"  {message.text}"))
+        except PsqlError as error:
+            if last or not may_pass(error):
+                raise explained(error, again) from None
+    return None
+
+
 def may_pass(error: PsqlError) -> bool:
     """Whether somebody changed the same role or database from another database of the server, where our lock doesn't reach."""
     return error.error is not None and error.error.text == "tuple concurrently updated"
@@ -57,7 +72,7 @@ def may_pass(error: PsqlError) -> bool:
 
 def explained(error: PsqlError, again: str) -> OpsError:
     """What the server refused, and who could do it."""
-    hint = f"see that the server is up, then: {again}"
+    hint = f"see {'that the server is up' if error.lost_server else 'what the log of the server says'}, then: {again}"
     if error.error is not None and error.error.sqlstate == NOT_ALLOWED:
         groups = ", ".join(catalogs.GROUPS)
         hint = (

@@ -24,7 +24,7 @@ _LOGIN_HINT = "gh auth login, or a token in GH_TOKEN; `gh auth status` says"
 
 @dataclass(frozen=True, kw_only=True)
 class Destinations:
-    """What the flags say. `run` and `which` start gh."""
+    """What the flags say. `run` starts gh."""
 
     emit: bool = False
     secrets_file: Path | None = None

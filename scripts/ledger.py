@@ -22,11 +22,14 @@ LOCK_KEY = 249420391889604208
 # The group that owns the ledger, once 0003_roles_and_grants.sql has been applied; a ledger that belongs to a login has none.
 _OWNING_GROUP = f"""SELECT r.rolname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
   WHERE c.oid = pg_catalog.to_regclass('{TABLE}') AND NOT r.rolcanlogin"""
-_IS_MEMBER = "pg_catalog.pg_has_role(SESSION_USER, r.oid, 'MEMBER')"
+# From PostgreSQL 16 on, a member may lack the right to become the group, which is what it takes to run files as it.
+_MAY_BECOME = "CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END"
+_IS_MEMBER = f"pg_catalog.pg_has_role(SESSION_USER, r.oid, {_MAY_BECOME})"
 # The role that files run as: that group, so that what they make belongs to it, whichever of its members runs them.
 RUN_AS = f"coalesce(({_OWNING_GROUP} AND {_IS_MEMBER}), 'none')"
 FACTS = f"""SELECT pg_catalog.json_build_object(
-  'version', current_setting('server_version'), 'database', current_database(), 'user', session_user,
+  'version', current_setting('server_version'), 'number', current_setting('server_version_num')::int,
+  'database', current_database(), 'user', session_user,
   'group', ({_OWNING_GROUP}), 'member', ({_OWNING_GROUP} AND {_IS_MEMBER}) IS NOT NULL,
   'ledger', to_regclass('{TABLE}') IS NOT NULL,
   'current', EXISTS (
@@ -56,12 +59,13 @@ class Facts:
     """What a server says of itself and of its ledger."""
 
     version: str
+    number: int  # server_version_num
     database: str
     user: str
     ledger: bool  # whether the table exists
     current: bool  # whether it has today's columns
     group: str | None  # the group that owns the ledger, and as which files run
-    member: bool  # whether the user is a member of it
+    member: bool  # whether the user is a member of it, who may become it
 
 
 @dataclass(frozen=True, kw_only=True)

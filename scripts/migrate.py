@@ -91,9 +91,11 @@ class _Runner:
         self.group = facts.group
         plan = self._plan(session, facts.ledger)
         if facts.group and not facts.member and not self.options.plan_only:
+            options = " WITH SET TRUE" if facts.number >= 160000 else ""
             raise OpsError(
-                f"{facts.user} is no member of {facts.group}, which owns the ledger of {facts.database}; nothing was applied",
-                f"an administrator runs: GRANT {facts.group} TO {facts.user};",
+                f"{facts.user} is no member of {facts.group} who may become it, and it owns the ledger of {facts.database}; "
+                "nothing was applied",
+                f"an administrator runs: GRANT {facts.group} TO {facts.user}{options};",
             )
         if not plan.pending:
             self._say_nothing_pending(facts, plan)

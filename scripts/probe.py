@@ -121,7 +121,7 @@ def run(target: Target, seen: Rights, dsn: Dsn) -> Outcome:
     closed = [database["name"] for database in seen.databases if not database["open"]][:_OTHERS]
     open_ones = [database for database in closed if connects(target, dsn.with_params(dbname=database))]
     problems += [f"{name} can connect to the database {database}" for database in open_ones]
-    if seen.tls and not tls and not tls_missing:
+    if seen.tls and not tls and not tls_missing and not dsn.is_socket:  # which TLS isn't for
         problems.append(f"{name} connects without TLS, which the server has")
     notes = ["TLS was not tried: the embedded psql has none"] if seen.tls and tls_missing else []
     notes += [f"not tried, as somebody has it locked: {', '.join(locked)}"] if locked else []

@@ -15,7 +15,7 @@ from scripts.grants import Extra
 from scripts.handover import VARIABLE, Destinations
 from scripts.logins import Change, Wanted
 from scripts.probe import Outcome
-from scripts.psql import PsqlError, Session
+from scripts.psql import Session
 from scripts.secret import Secret
 from scripts.target import Target
 
@@ -112,17 +112,11 @@ class _Runner:
         if not (options.plan_only or options.check_only):
             options.destinations.check()
         self.console.say(f"target: {self.target.dsn}")
-        for last in (False, False, True):
-            self.result = _Result()
-            try:
-                self.target.ask(self._work, wait=options.wait, on_message=lambda message: self.console.note(f"  {message.text}"))
-                break
-            except PsqlError as error:
-                if last or not access.may_pass(error):
-                    raise access.explained(error, self.again) from None
+        access.run(self.target, self._work, wait=options.wait, again=self.again, note=self.console.note)
         return self._report()
 
     def _work(self, session: Session) -> None:
+        self.result = _Result()
         if not (self.options.plan_only or self.options.check_only):  # first: a migration may be making what is observed
             lock.acquire(session, wait=self.options.lock_wait, again=self.again, note=self.console.note)
         seen = self._observe(session)

@@ -21,7 +21,7 @@ from scripts.errors import OpsError, Pending, UsageError
 from scripts.handover import VARIABLE, Destinations
 from scripts.ledger import literal
 from scripts.logins import Change, Wanted
-from scripts.psql import PsqlError, Session
+from scripts.psql import Session
 from scripts.target import Target
 
 _PREPARED = "rotation: made, its DSN not handed over yet"
@@ -101,7 +101,16 @@ def run(target: Target, options: Options, console: Console) -> None:
 class _Runner:
     """One run: what it was asked, and what it has found so far."""
 
-    def __init__(self, target: Target, options: Options, console: Console) -> None:
+    def __init__(
+        self,
+        target: Target,
+        options: Options,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.clock = clock
+        self.sleep = sleep
         self.target = target
         self.options = options
         self.console = console
@@ -120,13 +129,15 @@ class _Runner:
         options = self.options
         if options.finish and options.abort:
             raise UsageError("--finish and --abort are two ways out of a rotation", "leave one of them away")
+        if options.finish and not options.terminate and options.deadline < options.quiet:
+            raise UsageError(
+                f"within --deadline {options.deadline:g} s, nothing can be out of use for --quiet {options.quiet:g} s",
+                "give a longer --deadline or a shorter --quiet",
+            )
         if not options.plan_only:
             options.destinations.check()
         self.console.say(f"target: {self.target.dsn}")
-        try:
-            self.target.ask(self._work, wait=options.wait, on_message=lambda message: self.console.note(f"  {message.text}"))
-        except PsqlError as error:
-            raise access.explained(error, self.again) from None
+        access.run(self.target, self._work, wait=options.wait, again=self.again, note=self.console.note)
 
     def _work(self, session: Session) -> None:
         seen, now = self._observe(session)
@@ -226,16 +237,17 @@ class _Runner:
 
     def _is_used(self, session: Session, name: str) -> bool:
         """Whether anybody uses the role, as far as a glance can tell."""
-        until = time.monotonic() + _GLANCE
+        until = self.clock() + _GLANCE
         while not self._pids(session, name):
-            if time.monotonic() > until:
+            if self.clock() > until:
                 return False
-            time.sleep(_POLL)
+            self.sleep(_POLL)
         return True
 
     def _finish(self, session: Session, now: State) -> None:
         if now.stage is Stage.SETTLED:
             closed = self._terminate(session, now.new)
+            self._none_left(session, now.new)
             self.console.say(f"{'' if closed else 'nothing to do: '}{now.old} is the one in use, and {now.new} can't log in")
             self._document(now)
             return
@@ -252,7 +264,7 @@ class _Runner:
             told[:] = pids
 
         used = bool(self._pids(session, now.new))
-        until = time.monotonic() + self.options.deadline
+        until = self.clock() + self.options.deadline
         if not self._quiet(session, now.old, self.options.quiet, until, tell) and not self.options.terminate:
             raise self._still_used(session, now.old, f"still in use after {self.options.deadline:g} s")
         if not used and not self._pids(session, now.new):
@@ -264,6 +276,7 @@ class _Runner:
             raise self._still_used(session, now.old, "in use again")
         self._rest(session, now.old, keep=now.new)
         self._terminate(session, now.old)
+        self._none_left(session, now.old)
         self.console.say(f"rotated: {now.new} is the one in use")
         self._document(State(Stage.SETTLED, now.new, now.old))
 
@@ -318,9 +331,9 @@ class _Runner:
 
     def _quiet(self, session: Session, name: str, seconds: float, until: float, tell: Callable[[list[int]], None]) -> bool:
         """Waits until no session of the role was seen for so long; False when it is `until` first."""
-        since = time.monotonic()
+        since = self.clock()
         while True:
-            pids, now = self._pids(session, name), time.monotonic()
+            pids, now = self._pids(session, name), self.clock()
             if pids:
                 tell(pids)
                 since = now
@@ -328,7 +341,7 @@ class _Runner:
                 return True
             if now > until:
                 return False
-            time.sleep(_POLL)
+            self.sleep(_POLL)
 
     @staticmethod
     def _pids(session: Session, name: str) -> list[int]:
@@ -342,6 +355,15 @@ class _Runner:
             f"{name} is {how}; nothing was changed:\n" + "\n".join(f"  {line}" for line in who),
             f"see that the deployment is through, then: {self.base} --finish; --terminate closes what is left",
         )
+
+    def _none_left(self, session: Session, name: str) -> None:
+        """Looks once more at a role that can't log in any longer: somebody may have come in at the last moment."""
+        left = [] if self.options.terminate else self._who(session, name)
+        if left:
+            raise Pending(
+                f"{name} can't log in any more, and is connected yet:\n" + "\n".join(f"  {line}" for line in left),
+                f"{self.base} --finish, when they are gone; --terminate closes them",
+            )
 
     @staticmethod
     def _who(session: Session, name: str) -> list[str]:

@@ -862,6 +862,27 @@ def test_somebody_who_is_no_owner_is_told_before_anything_runs(app: App, folder:
 
 
 @as_azure
+def test_a_member_who_may_not_become_the_owner_is_told_before_anything_runs(app: App, folder: Path) -> None:
+    if int(app.database.execute("SHOW server_version_num")[0][0]) < 160000:
+        pytest.skip("before PostgreSQL 16, every member may")
+    member = f"member_{secrets.token_hex(4)}"
+    app.database.made_roles.append(member)
+    app.database.execute(f"CREATE ROLE {member} LOGIN PASSWORD 'hers'")
+    app.database.execute(f"GRANT serving_owner TO {member} WITH SET FALSE")
+    for file in MIGRATIONS.glob("*.sql"):
+        shutil.copy(file, folder)
+    (folder / "0004_t.sql").write_text("CREATE TABLE core.t (id int);\n")
+    uri = replace(app.database.dsn.with_params(user=member), password=Secret("hers")).uri().reveal()
+    words = ("migrate", "--dsn", "-", "--migrations-dir", str(folder))
+    refused = invoke(*words, stdin=uri)
+    assert refused.returncode == 1
+    statement = f"GRANT serving_owner TO {member} WITH SET TRUE;"
+    assert f"an administrator runs: {statement}" in refused.stderr
+    app.database.execute(statement)
+    assert invoke(*words, stdin=uri).returncode == 0
+
+
+@as_azure
 def test_a_file_that_needs_the_administrators_own_rights_begins_with_reset_role(app: App, folder: Path) -> None:
     for file in MIGRATIONS.glob("*.sql"):
         shutil.copy(file, folder)

@@ -425,6 +425,8 @@ def test_killed_before_it_closed_the_old_connections_it_closes_them_the_next_tim
         for name in app.names:
             app.database.execute(f"COMMENT ON ROLE {name} IS NULL")
         assert held.execute("SELECT current_user").fetchone() == (first,)
+        told = app.rotate("--finish", code=3)
+        assert f"{first} can't log in any more, and is connected yet:\n  PID {held.info.backend_pid}" in told.stderr
         again = app.rotate("--finish", "--terminate")
         assert f"close 1 connections of {first}" in again.stdout
         with pytest.raises(errors.AdminShutdown):
@@ -540,6 +542,8 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(app: App) -> None:
     before = app.roles()
     assert f"nothing to do: {app.names[0]} is the one in use" in app.rotate("--finish").stdout
     assert "the new DSN would be known to nobody" in app.rotate(code=2).stderr
+    late = app.rotate("--finish", "--deadline", "1", "--quiet", "2", code=2)
+    assert "within --deadline 1 s, nothing can be out of use for --quiet 2 s" in late.stderr
     assert "two ways out" in app.rotate("--finish", "--abort", code=2).stderr
     assert "is a folder" in app.rotate("--secrets-file", str(app.folder), code=2).stderr
     assert app.roles() == before

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from scripts import access, lexer
 from scripts.catalogs import identifier
+from scripts.errors import OpsError
 from scripts.grants import Extra
 from scripts.lexer import Statement
-from scripts.psql import Session
+from scripts.psql import Message, PsqlError, Session
+from scripts.target import Target
 
 NAMES = ["t$take_away$", "t$take_away$\\! id>/tmp/x #", "t$$", "it's", "a\\", "\\'; \\! id #", "a\nb", "a:b", ':"b"', ":'b'", "%"]
 
@@ -58,3 +60,35 @@ def test_what_nobody_can_take_away_is_not_tried() -> None:
     asked = Asked()
     access.take_away(cast("Session", asked), [Extra("it", ())])
     assert asked.queries == []
+
+
+class Busy:
+    """Stands for a target at which somebody else changes the same role, so many times."""
+
+    def __init__(self, times: int, text: str = "tuple concurrently updated") -> None:
+        self.times = times
+        self.text = text
+        self.asked = 0
+
+    def ask(self, *_: object, **__: object) -> None:
+        self.asked += 1
+        if self.asked <= self.times:
+            raise PsqlError(self.text, error=Message(severity="ERROR", text=self.text), code=3, connected=True)
+
+
+def ran(busy: Busy) -> int:
+    access.run(cast("Target", busy), lambda session: None, wait=0.0, again="invoke it", note=lambda text: None)
+    return busy.asked
+
+
+def test_a_role_that_somebody_else_changes_at_the_same_moment_is_tried_again() -> None:
+    assert (ran(Busy(0)), ran(Busy(2))) == (1, 3)
+    with pytest.raises(OpsError, match="tuple concurrently updated"):
+        ran(Busy(3))
+
+
+def test_another_error_is_not_tried_again_and_says_where_to_look() -> None:
+    busy = Busy(1, "out of disk")
+    with pytest.raises(OpsError) as raised:
+        ran(busy)
+    assert (busy.asked, raised.value.hint) == (1, "see what the log of the server says, then: invoke it")

@@ -62,7 +62,7 @@ def test_rows_are_read_with_whatever_columns_there_are() -> None:
 
 
 def test_facts_are_one_document_on_however_many_lines() -> None:
-    facts = Facts(version="16.4", database="d", user="u", ledger=True, current=False, group=None, member=False)
+    facts = Facts(version="16.4", number=160004, database="d", user="u", ledger=True, current=False, group=None, member=False)
     assert ledger.facts(json.dumps(vars(facts), indent=1).split("\n")) == facts
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
@@ -10,8 +12,9 @@ from scripts import catalogs, lexer, probe
 from scripts import dsn as dsns
 from scripts.catalogs import GROUPS, SCHEMAS, Rights
 from scripts.dsn import Dsn
-from scripts.probe import Attempt
+from scripts.probe import Attempt, Outcome
 from scripts.secret import Secret
+from scripts.target import Target, Unreachable
 from tests.unit.test_grants import READ, WRITTEN, answer, converged
 
 ADMIN = "postgresql://azadmin:hers@db.example.com:5432/serving"
@@ -142,3 +145,49 @@ def test_an_administrator_with_a_strange_name_is_no_way_out_of_the_statement() -
 def test_every_attempt_is_one_statement() -> None:
     for attempt in attempts(converged()).values():
         assert len(lexer.lex(attempt.statement).items) == 1
+
+
+@dataclass
+class Server:
+    """Stands for a target: whoever asks is answered so."""
+
+    states: dict[str, str]
+    refusal: str = ""
+    has_tls: bool = True
+
+    def as_role(self, *_: object) -> Server:
+        return self
+
+    def ask(self, _: object) -> tuple[list[str], bool]:
+        if self.refusal:
+            raise Unreachable(f"it refuses the connection:\n{self.refusal}", "", refused=True)
+        return [self.states.get(attempt.what, "00000" if attempt.allowed else "42501") for attempt in ALL], False
+
+
+ALL = list(probe.attempts(converged()))
+
+
+def outcome(dsn: Dsn, refusal: str = "", **states: str) -> Outcome:
+    return probe.run(
+        cast("Target", Server({what.replace("_", " "): state for what, state in states.items()}, refusal)), SEEN, dsn
+    )
+
+
+SEEN = converged()
+
+
+def test_a_unix_socket_is_no_connection_without_tls() -> None:
+    assert outcome(app_dsn("host=/run/postgresql", "postgresql://me:p@/serving")).problems == ()
+    assert outcome(app_dsn()).problems == ("app connects without TLS, which the server has",)
+
+
+def test_what_is_locked_is_not_tried() -> None:
+    found = outcome(app_dsn("host=/run/postgresql", "postgresql://me:p@/serving"), read_the_ledger="55P03")
+    assert (found.problems, found.notes) == ((), ("not tried, as somebody has it locked: read the ledger",))
+    assert found.tried == len(ALL)
+
+
+def test_a_refusal_is_a_finding() -> None:
+    found = outcome(app_dsn(), 'FATAL:  too many connections for role "app"')
+    assert found.refused
+    assert found.problems == ('app can\'t connect with its DSN: FATAL:  too many connections for role "app"',)
