@@ -47,6 +47,7 @@ class Options:
     finish: bool = False
     abort: bool = False
     terminate: bool = False
+    unseen: bool = False  # to finish although nobody was seen using the new role
     plan_only: bool = False
     deadline: float = 300.0
     quiet: float = 10.0
@@ -117,7 +118,9 @@ class _Runner:
         self.password = secret.generate()
         probe.conceal(console, target, options.wanted, self.password)
         self.base = " ".join(filter(None, ["invoke rotate", target.flags, *options.wanted.flags()]))
-        part = ["--finish"] if options.finish else ["--abort"] if options.abort else []
+        part = ["--terminate"] if options.terminate else []
+        part += ["--unseen"] if options.unseen else []
+        part += ["--finish"] if options.finish else ["--abort"] if options.abort else []
         self.again = " ".join([self.base, *part, *options.destinations.flags()])
         self.emitted: Dsn | None = None
 
@@ -267,8 +270,12 @@ class _Runner:
         until = self.clock() + self.options.deadline
         if not self._quiet(session, now.old, self.options.quiet, until, tell) and not self.options.terminate:
             raise self._still_used(session, now.old, f"still in use after {self.options.deadline:g} s")
-        if not used and not self._pids(session, now.new):
-            self.console.note(f"warning: nobody was seen using {now.new}; is its DSN deployed?")
+        if not (used or self.options.terminate or self.options.unseen or self._is_used(session, now.new)):
+            raise Pending(
+                f"nobody was seen using {now.new}; {now.old} can still log in, and nothing was changed",
+                f"see that the DSN of {now.new} is deployed, then: {self.base} --finish; --unseen does it nevertheless, for an "
+                "application that connects now and then",
+            )
         _, again = self._locked(session)
         if again != now:
             raise OpsError("somebody else changed the rotation meanwhile", f"{self.base} --plan shows where it stands")

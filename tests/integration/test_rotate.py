@@ -28,6 +28,7 @@ from tests.integration.test_passwords import DEADLINE, ended, until
 BETWEEN_LOGINS = 0.02  # seconds
 QUIET = ("--quiet", "1")  # seconds; fifty times as long as a replica stays away
 SOON = ("--quiet", "0.2")  # where nobody comes back
+UNSEEN = (*SOON, "--unseen")  # where nobody uses the new one either
 KILLED = -9
 with_gh = pytest.mark.skipif(os.name == "nt", reason="the gh of these tests is a shell script")
 FAKE_GH = """#!/bin/sh
@@ -323,7 +324,7 @@ def test_cut_off_between_two_destinations_it_hands_the_same_dsn_to_the_second(ap
     app.rotate(*app.to_file, *app.to_github)
     assert login(handed_over) == second
     assert app.on_github == app.uri == handed_over
-    app.rotate("--finish", *SOON)
+    app.rotate("--finish", *UNSEEN)
     settled(app, second, was=former)
 
 
@@ -374,9 +375,9 @@ def test_a_client_that_came_back_while_finish_waited_for_a_migration_is_not_lock
     before = app.roles()
     with psycopg.connect(app.database.uri, autocommit=True) as other:
         assert other.execute(ledger.TRY_LOCK.encode()).fetchone() == (True,)
-        refusal = app.rotate("--finish", *SOON, "--lock-wait", "0", code=1).stderr
+        refusal = app.rotate("--finish", *UNSEEN, "--lock-wait", "0", code=1).stderr
         assert "--finish --lock-wait 600" in refusal
-        process = app.start("--finish", *SOON)
+        process = app.start("--finish", *UNSEEN)
         says(process, "waiting for another runner")
         with psycopg.connect(former):
             other.close()
@@ -538,6 +539,20 @@ def test_finish_waits_up_to_the_deadline_and_then_says_who_is_there(app: App) ->
 
 @pytest.mark.once
 @as_azure
+def test_finish_leaves_the_old_login_while_nobody_was_seen_using_the_new_one(app: App) -> None:
+    former = app.uri
+    app.rotate(*app.to_file)
+    before = app.roles()
+    told = app.rotate("--finish", *SOON, code=3).stderr
+    assert f"nobody was seen using {app.names[1]}; {app.names[0]} can still log in, and nothing was changed" in told
+    assert "--unseen" in told
+    assert app.roles() == before
+    assert (login(former), login(app.uri)) == app.names
+    app.rotate("--finish", *UNSEEN)
+    settled(app, app.names[1], was=former)
+
+
+@as_azure
 def test_what_makes_no_sense_is_refused_and_changes_nothing(app: App) -> None:
     before = app.roles()
     assert f"nothing to do: {app.names[0]} is the one in use" in app.rotate("--finish").stdout
@@ -599,7 +614,7 @@ def test_json_is_one_document_for_each_part_and_for_a_refusal(app: App) -> None:
     pending = document(*app.to_file, code=3)
     assert pending["exit_code"] == 3
     assert "--finish" in pending["hint"]
-    assert document("--finish", *SOON).items() >= {"stage": "settled", "in_use": second, "other": first}.items()
+    assert document("--finish", *UNSEEN).items() >= {"stage": "settled", "in_use": second, "other": first}.items()
     assert login(document("--emit-secrets")["secrets"]["POSTGRES_DSN"]) == first  # asked for
 
 
@@ -616,7 +631,7 @@ def test_the_new_password_shows_in_no_output_and_no_command_line(app: App) -> No
 
     begun = app.rotate(*app.to_file, *app.to_github)
     password = str(psycopg.conninfo.conninfo_to_dict(app.uri)["password"])
-    finished = app.rotate("--finish", *SOON)
+    finished = app.rotate("--finish", *UNSEEN)
     lines = seen.read_text()
     assert f"//{app.names[1]}@" in lines  # the self-test
     assert "gh secret set POSTGRES_DSN" in lines
