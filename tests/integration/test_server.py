@@ -472,3 +472,36 @@ def test_an_image_that_ends_at_once_is_shown_with_its_log(docker_home: Path) -> 
         (docker_home / "server.json").write_text(json.dumps({"kind": "docker", "version": 16, "image": broken}))
         server.down(found, purge=True, home=docker_home)
         engine.images.remove(broken)
+
+
+# All of it.
+
+
+def test_quickstart_takes_the_password_that_is_given_masks_first_and_ends_as_roles_does() -> None:
+    project = Path(tempfile.mkdtemp(prefix="serving-"))  # whose .local/ is its own
+    shutil.copy(ROOT / "tasks.py", project)
+    for name in ("scripts", "migrations"):
+        shutil.copytree(ROOT / name, project / name)
+
+    def run(*words: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "invoke", "--search-root", str(project), *words]
+        return subprocess.run(argv, env={**ENV, **env}, input=stdin, capture_output=True, text=True, cwd=project, check=False)
+
+    try:
+        given = {"POSTGRES_BACKTEST_SERVICE_PASSWORD": "given 1%", "GITHUB_ACTIONS": "true"}
+        first = run("quickstart", **given)
+        assert first.returncode == 0, first.stdout + first.stderr
+        before, _, _ = first.stdout.partition("server: ")
+        assert "::add-mask::given 1%25\n" in before
+        assert all(line.startswith("::add-mask::") for line in before.splitlines())
+        assert "postgresql://backtest_service:given%201%25@" in "".join(
+            path.read_text() for path in (project / ".local").rglob("app.env")
+        )
+        granted = run("psql", "--local", stdin="GRANT TEMPORARY ON DATABASE serving TO backtest_service;")
+        assert granted.returncode == 0, granted.stderr
+        drifted = run("quickstart")
+        assert drifted.returncode == 3, drifted.stdout
+        assert "differs: backtest_service has TEMPORARY on database serving" in drifted.stdout
+    finally:
+        run("down", "--purge", "--yes")
+        shutil.rmtree(project, ignore_errors=True)
