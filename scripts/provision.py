@@ -63,7 +63,11 @@ def _filling(flags: Mapping[str, Any], found: Sources, console: Console) -> _Fil
     if (destinations.github_secret or destinations.key_vault) and not flags["create_app_users"]:
         raise UsageError("what is handed over is the DSN of the application's role", "add --create-app-users")
     password = settings.password(
-        "backtest-service-password", flags["backtest_service_password"], flags["backtest_service_password_file"], found
+        "backtest-service-password",
+        flags["backtest_service_password"],
+        flags["backtest_service_password_file"],
+        found,
+        keep=flags["keep_password"],
     )
     if password:
         console.conceal(password[0])
