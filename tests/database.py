@@ -173,14 +173,20 @@ ADMIN_PASSWORD = "of the administrator: 1%"
 
 def like_azure(server: Dsn) -> None:
     """An administrator as Azure makes one: no superuser, CREATEROLE, and owner of the databases through a group."""
+    with_azure_group(server)
+    with psycopg.connect(server.with_params(dbname="postgres").uri().reveal(), autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE azadmin LOGIN CREATEROLE CREATEDB PASSWORD '{ADMIN_PASSWORD}'".encode())
+        admin.execute("GRANT azure_pg_admin TO azadmin")
+    keep_a_migrated_database(server, azure=True)
+
+
+def with_azure_group(server: Dsn) -> None:
+    """The group of Azure's administrators, which owns the databases; they have none of its members yet."""
     closed_to_public(server)
     with psycopg.connect(server.with_params(dbname="postgres").uri().reveal(), autocommit=True) as admin:
         admin.execute("CREATE ROLE azure_pg_admin")
-        admin.execute(f"CREATE ROLE azadmin LOGIN CREATEROLE CREATEDB PASSWORD '{ADMIN_PASSWORD}'".encode())
-        admin.execute("GRANT azure_pg_admin TO azadmin")
         for name in ("postgres", "template1"):
             admin.execute(f"ALTER DATABASE {name} OWNER TO azure_pg_admin".encode())
-    keep_a_migrated_database(server, azure=True)
 
 
 def make_database(

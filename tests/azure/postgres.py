@@ -63,7 +63,7 @@ def azure_postgres(home: Path) -> Iterator[Postgres]:
     server = databases.start_server("docker", home)
     assert isinstance(server, Container)
     try:
-        databases.like_azure(server.dsn())
+        databases.with_azure_group(server.dsn())
         postgres = Postgres(server)
         postgres.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(server.dsn().database)))
         yield postgres

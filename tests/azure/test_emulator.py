@@ -22,6 +22,7 @@ from tests.azure.faults import FAULTS
 from tests.azure.login import without_azure
 from tests.azure.regions import SHAPES
 from tests.azure.resources import SUBSCRIPTION, Server
+from tests.azure.test_provision import GOT_OVER, STOPS
 from tests.conftest import ROOT
 
 POSTGRES = "postgres flexible-server"
@@ -246,70 +247,6 @@ def test_a_closed_location(az: Az, emulator: Emulator, shape: str) -> None:
         assert az(CREATE.replace("eastus", "westus2"), stdin=PASSWORD).code == 0
 
 
-TO_CREATE = {  # fault -> exit code and what stands on az's stderr
-    "quota": (
-        1,
-        "(QuotaExceeded) Operation could not be completed as it results in exceeding approved standardBSFamily Cores quota",
-    ),
-    "quota-in-operation": (1, "exceeding approved standardBSFamily Cores quota"),
-    "conflict": (1, "(Conflict) Another operation on the resource 'srv1' is in progress."),
-    "group-being-deleted": (1, "(ResourceGroupBeingDeleted)"),
-    "throttled": (1, "(SubscriptionRequestsThrottled)"),
-    "internal": (1, "(InternalServerError) An unexpected error occured"),
-    "unavailable": (1, "(ServiceUnavailable)"),
-    "forbidden": (1, "perform action 'Microsoft.DBforPostgreSQL/flexibleServers/write' over scope"),
-    "unregistered": (1, "(MissingSubscriptionRegistration)"),
-    "password-policy": (1, "(InvalidParameterValue) Invalid value given for parameter AdministratorLoginPassword."),
-    "operation-failed": (1, "(InternalServerError) An unexpected error occured"),
-    "operation-canceled": (1, "(OperationCanceled)"),
-    "drop": (1, "RemoteDisconnected('Remote end closed connection without response')"),
-}
-
-
-@pytest.mark.parametrize("fault", TO_CREATE)
-def test_a_create_that_fails(az: Az, emulator: Emulator, fault: str) -> None:
-    emulator.add_group("rg")
-    plan = emulator.fail("PUT", SRV1, fault, times=None)
-    refused = az(CREATE, stdin=PASSWORD)
-    code, words = TO_CREATE[fault]
-    assert (refused.code, refused.out) == (code, "")
-    assert words in refused.err
-    assert emulator.servers == []
-    # What az itself tries again, it tries four times in all.
-    assert plan.hits == (4 if fault in ("throttled", "internal", "unavailable", "drop") else 1)
-
-
-@pytest.mark.parametrize("fault", ["throttled", "internal", "unavailable", "drop", "drop-after"])
-def test_what_az_itself_gets_over(az: Az, emulator: Emulator, fault: str) -> None:
-    emulator.add_group("rg")
-    emulator.fail("PUT", SRV1, fault)
-    assert az(CREATE, stdin=PASSWORD).code == 0
-    assert len(emulator.created) == 2
-    assert len(emulator.writes()) == (2 if fault == "drop-after" else 1)
-
-
-TO_CHILD = {
-    "server-is-busy": (1, "(ServerIsBusy) Cannot complete operation while server 'srv1' is busy processing another operation."),
-    "server-busy": (1, "(ServerBusy) Server 'srv1' is busy with another operation. Please try again later."),
-    "not-found": (
-        3,
-        "(ResourceNotFound) The Resource 'Microsoft.DBforPostgreSQL/flexibleServers/srv1' under resource group 'rg'",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", TO_CHILD)
-def test_a_database_that_fails(az: Az, emulator: Emulator, fault: str) -> None:
-    emulator.add_group("rg")
-    emulator.add_server("rg", "srv1")
-    emulator.fail("PUT", "/databases/app$", fault)
-    refused = az(f"{POSTGRES} db create {HERE} -n app -o none")
-    code, words = TO_CHILD[fault]
-    assert refused.code == code
-    assert words in refused.err
-    assert az(f"{POSTGRES} db create {HERE} -n app -o none").code == 0
-
-
 def test_a_deletion_that_is_refused_ends_with_0(az: Az, emulator: Emulator) -> None:
     emulator.add_group("rg")
     emulator.add_server("rg", "srv1").rules["office"] = {"startIpAddress": "192.0.2.0", "endIpAddress": "192.0.2.255"}
@@ -372,8 +309,10 @@ def test_a_group_that_may_not_be_read(az: Az, emulator: Emulator) -> None:
 
 
 def test_every_fault_has_its_test() -> None:
-    elsewhere = {"name-taken", "slow-to-appear", "expired-login", "expired-secret", "drop-after", "vault-forbidden"}
-    assert set(FAULTS) == {*WORDS, *TO_CREATE, *TO_CHILD, *elsewhere} - {"offer-restricted", "no-skus"}
+    """Here, or in what `invoke provision` makes of it."""
+    of_provision = {fault for group in GOT_OVER.values() for _, fault, _, _ in group} | set(STOPS)
+    elsewhere = {"expired-login", "expired-secret", "vault-forbidden"}
+    assert set(FAULTS) == {*WORDS, *of_provision, *elsewhere} - {"offer-restricted", "no-skus"}
 
 
 # --- Without az -------------------------------------------------------------------------------------------------------
