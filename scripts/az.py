@@ -38,6 +38,7 @@ _SETTINGS = {
     "AZURE_CORE_SURVEY_MESSAGE": "false",
     "AZURE_EXTENSION_USE_DYNAMIC_INSTALL": "no",
     "AZURE_LOGGING_ENABLE_LOG_FILE": "false",
+    "PYTHONIOENCODING": "utf-8",  # of the password on its stdin
 }
 Answer = TypeVar("Answer")
 
@@ -47,9 +48,12 @@ class AzError(OpsError):
 
     def __init__(self, failure: Failure) -> None:
         shown = "\n".join(f"  {line}" for line in failure.text.splitlines())
-        super().__init__(f"{failure.cause}:\n{shown}" if shown else failure.cause, failure.hint, {"failure": failure.kind})
+        super().__init__(
+            f"{failure.cause}:\n{shown}" if shown else failure.cause,
+            failure.hint,
+            {"failure": failure.kind, "refused": failure.is_refusal},
+        )
         self.failure = failure
-        self.exit_code = failure.exit_code
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Az:
         self._run_together = run_together
 
     def __enter__(self) -> Az:
-        self._folder = tempfile.TemporaryDirectory(prefix=f"{PRODUCT}-az-")
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{PRODUCT}-az-", ignore_cleanup_errors=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -101,15 +105,15 @@ class Az:
             results = self._run_together(argvs, env=self._env, cwd=self._path, timeout=_ASKING)
         return [self._parsed(question, result) for question, result in zip(questions, results, strict=True)]
 
-    def do(self, *words: str, stdin: Secret | None = None) -> str:
-        """A call that changes something; returns what it printed. Raises AzError."""
+    def do(self, *words: str, stdin: Secret | None = None, timeout: float = _DOING) -> str:
+        """A call that changes something; returns what it printed. `timeout` is in seconds. Raises AzError."""
         with _ended():
             result = self._run(
                 [self._program, *words],
                 env=self._env,
                 cwd=self._path,
                 stdin=stdin.reveal().encode("utf-8") if stdin else b"",
-                timeout=_DOING,
+                timeout=timeout,
             )
         if result.code != 0:
             raise self._error(result)
@@ -243,13 +247,13 @@ def set_rule(az: Az, wanted: Wanted, item: Rule) -> None:
     """Makes a firewall rule, or changes the one of that name."""
     words = (*_SERVER, "firewall-rule", "create", "--server-name", wanted.server, "--name", item.name, *_in_group(wanted))
     addresses = ("--start-ip-address", str(item.start), "--end-ip-address", str(item.end))
-    az.do(*words, *addresses, "--output", "none")
+    az.do(*words, *addresses, "--output", "none", timeout=_ASKING)
 
 
 def delete_rule(az: Az, wanted: Wanted, name: str) -> None:
     """Removes a firewall rule; az exits with 0 when it was refused, so look afterwards."""
     words = (*_SERVER, "firewall-rule", "delete", "--server-name", wanted.server, "--name", name, *_in_group(wanted))
-    az.do(*words, "--yes", "--output", "none")
+    az.do(*words, "--yes", "--output", "none", timeout=_ASKING)
 
 
 def delete_server(az: Az, wanted: Wanted) -> None:
@@ -279,6 +283,12 @@ def put_secret(az: Az, vault: str, name: str, value: Secret) -> str:
         words = ("--vault-name", vault, "--name", name, "--file", str(path), "--encoding", "utf-8")
         out = az.do("keyvault", "secret", "set", *words, "--query", "id", "--output", "tsv")
     return re.sub(r"(/secrets/[^/]+)/.*", r"\1", out.strip())
+
+
+def vault(name: str) -> Question[str]:
+    """Whether the login is let into a Key Vault; the name of one of its secrets, or nothing, is the answer."""
+    words = ("keyvault", "secret", "list", "--vault-name", name, "--maxresults", "1", "--query", "[0].name", "--output", "tsv")
+    return Question(words, str.strip)
 
 
 def check_version(found: tuple[int, ...]) -> None:

@@ -243,7 +243,7 @@ def _standing(wanted: Wanted, server: Server, notes: list[str]) -> Iterable[Step
     if not server.is_public and not server.in_vnet:
         changes.append(("public-access", "Enabled"))
         told.append("public access on")
-    if server.state == "Stopped":
+    if server.state in ("Stopped", "Stopping"):
         problems.append(f"it is stopped: az postgres flexible-server start -g {wanted.group} -n {server.name}")
     if problems:
         raise Impossible(server.name, problems)

@@ -28,7 +28,7 @@ _TRIES = 6
 _PAUSE = 1.0  # seconds before the second try; doubled each time, with jitter
 _LONGEST_PAUSE = 20.0  # seconds
 _READY = 1800.0  # seconds that are waited until a server that is being made or changed is Ready
-_LOST = ("Dropping", "Disabled", "Failed")  # states that no waiting ends
+_LOST = ("Dropping", "Disabled", "Stopped", "Inaccessible")  # states that no waiting ends
 
 
 @dataclass(kw_only=True)
@@ -131,7 +131,8 @@ class Build:
                 not_known_yet = failure.kind == "missing" and (bool(self.done) or is_creation)
                 if failure.way is not Way.AGAIN and not not_known_yet and failure.kind != "taken":
                     raise
-                if self._is_there(step):
+                # One that is there at the first try, under a name that was free, is somebody else's, with another password.
+                if not (failure.kind == "taken" and not number) and self._is_there(step):
                     return None
                 if number == _TRIES or failure.kind == "taken":
                     raise

@@ -39,13 +39,13 @@ class Console:
         """Keeps secrets out of all that is printed from now on, and has GitHub Actions keep them out of its logs.
 
         Source: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands (masks, and the
-        encoding of %, CR and LF in them). With JSON they go to stderr, which the runner reads too.
+        encoding of %, CR and LF in them). They go to stderr, which the runner reads too: stdout may be kept in a file.
         """
         for secret in secrets:
             for form in self._redactor.add(secret):
                 if self.in_actions:
                     encoded = form.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-                    print(f"::add-mask::{encoded}", file=self._err if self.as_json else self._out, flush=True)
+                    print(f"::add-mask::{encoded}", file=self._err, flush=True)
 
     def emit(self, name: str, secret: Secret) -> None:
         """Prints a secret, because that is what was asked for; with JSON, the document has it."""

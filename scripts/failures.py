@@ -10,11 +10,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from scripts.errors import ExitCode
-
 PROVIDER = "Microsoft.DBforPostgreSQL"
 MISSING = 3  # az's exit code when a resource isn't there
-BAD_USAGE = 2
 
 
 class Way(Enum):
@@ -35,7 +32,11 @@ class Failure:
     cause: str  # a sentence's end: what happened
     hint: str  # the next command or step
     text: str  # what az said, whole
-    exit_code: ExitCode = ExitCode.FAILED
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether Azure has said no, so that nothing was changed: of the others, nobody knows."""
+        return self.kind not in ("unavailable", "internal", "unknown")
 
 
 # (kind, way, patterns in az's text, cause, hint); the first that fits.
@@ -44,7 +45,8 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
         "login",
         Way.STOP,
         (
-            r"az login",
+            r"Please run 'az login'",
+            r"^az login$",
             r"AADSTS\d+",
             r"ExpiredAuthenticationToken",
             r"InvalidAuthenticationToken",
@@ -74,6 +76,13 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
             r"LocationIsOfferRestricted",
             r"'Version' should be in: \[\]",
             r"No available SKUs in this location",
+            r"ProvisionNotSupportedForRegion",
+            r"Provisioning in requested region is not supported",
+            r"LocationNotAvailableForResourceType",
+            r"NoRegisteredProviderFound",
+            r"RequestDisallowedByAzure",  # "... best available regions"
+            r"Invalid value for --version\. Allowed values: \[\]",
+            r"The SKU name is not available in the \w+ tier",
         ),
         "the region is restricted for this subscription",
         "another region (--location, --location-fallback), or ask for access: https://aka.ms/postgres-request-quota-increase",
@@ -88,7 +97,6 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
             r"no (?:available )?capacity",
             r"SkuNotAvailable",
             r"AllocationFailed",
-            r"ZonalAllocationFailed",
             r"NotEnoughCapacity",
         ),
         "the region has no capacity for this SKU at the moment",
@@ -140,7 +148,6 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
         (
             r"AuthorizationFailed",
             r"does not have authorization",
-            r"LinkedAuthorizationFailed",
         ),
         "the login has no right to do this",
         "let an owner of the subscription give it the role Contributor on the resource group (az role assignment create)",
@@ -167,8 +174,6 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
         Way.STOP,
         (
             r"server name is already used",
-            r"ServerNameAlreadyExists",
-            r"NameAlreadyExists",
             r"AlreadyExists",
         ),
         "the server's name is taken: it is one name for all of Azure, and another group or subscription has it",
@@ -183,7 +188,7 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
             r"PasswordTooLong",
             r"password (?:is not|isn't) complex",
             r"Password validation failed",
-            r"InvalidParameterValue.*[Pp]assword",
+            r"InvalidParameterValue[^\n]*AdministratorLoginPassword",
         ),
         "Azure refuses the administrator's password",
         "give another one: 8 to 128 characters, three of upper case, lower case, digits and others, no part of the login's name",
@@ -197,7 +202,6 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
             r"Another operation on the resource",
             r"ResourceGroupBeingDeleted",
             r"OperationInProgress",
-            r"AnotherOperationInProgress",
             r"ConflictingServerOperation",
             r"ServerIsNotReady",
             r"is busy processing",
@@ -235,13 +239,12 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
             r"ServerTimeout",
             r"GatewayTimeout",
             r"BadGateway",
-            r"\b50[234]\b",
+            r"(?:status code|Status|Content):? 50[234]\b",
             r"Connection aborted",
             r"Connection reset",
             r"ConnectionReset",
             r"RemoteDisconnected",
             r"Max retries exceeded",
-            r"Read timed out",
             r"Connection broken",
             r"timed out",
             r"EOF occurred",
@@ -290,7 +293,7 @@ def classify(text: str, code: int) -> Failure:
     """What a failed call means. `text` is az's stderr without secrets, `code` its exit code."""
     text = _once(text)
     for kind, way, patterns, cause, hint in _TABLE:
-        if any(re.search(pattern, text, re.IGNORECASE | re.DOTALL) for pattern in patterns):
+        if any(re.search(pattern, text, re.IGNORECASE | re.DOTALL | re.MULTILINE) for pattern in patterns):
             return Failure(kind=kind, way=way, cause=cause, hint=hint, text=text)
     if code == MISSING:
         return Failure(kind="missing", way=Way.STOP, cause="a resource isn't there", hint="", text=text)

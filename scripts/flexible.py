@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from scripts.dsn import Dsn
 from scripts.firewall import Rule
 from scripts.secret import Secret
+from scripts.shell import WINDOWS
 
 PORT = "5432"
 DEFAULT_LOCATIONS = ("eastus2", "centralus", "westus2")
@@ -134,6 +135,8 @@ def password_problem(password: Secret, login: str) -> str | None:
         return "it has to have 8 to 128 characters"
     if re.search(r"[\x00-\x1f\x7f]", text):
         return "it holds a line break or another control character"
+    if WINDOWS and not text.isascii():
+        return "it holds letters outside ASCII, which az on Windows reads in the console's code page"
     if sum(re.search(pattern, text) is not None for pattern in _PASSWORD_CLASSES) < 3:
         return "it has to have characters of three kinds: upper case, lower case, digits, others"
     parts = {login[index : index + 3].lower() for index in range(len(login) - 2)}

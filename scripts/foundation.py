@@ -21,7 +21,7 @@ from scripts.blueprint import NoRegion, Observed, Plan
 from scripts.build import Build
 from scripts.console import Console
 from scripts.dsn import Dsn
-from scripts.errors import UsageError
+from scripts.errors import OpsError, UsageError
 from scripts.failures import PROVIDER, Way
 from scripts.flexible import Region, Server
 from scripts.request import Request
@@ -86,20 +86,57 @@ class Foundation:
         if not self.yes:
             for step in plan.disruptive:
                 self.console.confirm(f"{step.action.value} {step.kind.value} {step.name} ({step.reason})?", yes=False)
-        password, is_kept = self._find_password(seen)
+        is_set = seen.server is None or self.reset_password
+        password = self._find_password(seen, is_set=is_set)
         wanted, request = self.request.wanted, self.request
         build = Build(
             client=self.client, wanted=wanted, console=self.console, password=password, again=self.again, sleep=self.sleep
         )
-        server = build.carry_out(plan, seen)
+        try:
+            server = build.carry_out(plan, seen)
+        except OpsError as error:
+            if seen.server is not None and error.facts.get("refused"):  # the old password holds
+                self._set(self._pending, None)
+            raise
         if not plan.writes:
             self.console.say(f"nothing to change: {server.name} is as asked for")
         admin = flexible.dsn(server.host, wanted.database, server.admin, password, request.sslmode, request.sslrootcert)
         self.console.conceal(admin.uri())
-        if is_kept or self.store_is_named:
-            handover.set_in_file(self.store, ADMIN_DSN, admin.uri())
-            self.console.say(f"{ADMIN_DSN} is in {self.store}")
-        return Standing(server=server, admin=admin, plan=plan, is_kept=is_kept or self.store_is_named)
+        kept = self._kept()
+        if kept is not None and kept.password != password and not is_set and self._stored(self._pending) is None:
+            self.console.note(f"note: {self.store} keeps the DSN that it has: the password that was given wasn't tried yet")
+            return Standing(server=server, admin=admin, plan=plan, is_kept=False)
+        is_kept = self.store_is_named or kept is not None or self._stored(self._pending) is not None
+        if is_kept:
+            self.keep(admin)
+        return Standing(server=server, admin=admin, plan=plan, is_kept=is_kept)
+
+    def keep(self, admin: Dsn) -> None:
+        """Puts the administrator's DSN into the store, where it stands for the password too."""
+        kept = self._kept()
+        if kept is None or kept.uri() != admin.uri():
+            self._set(ADMIN_DSN, admin.uri())
+        self._set(self._pending, None)
+        self.console.say(f"{ADMIN_DSN} is in {self.store}")
+
+    # The store: the administrator's DSN, and before Azure has taken a new password, that password under a name of its own.
+
+    @property
+    def _pending(self) -> str:
+        return f"{ADMIN_PASSWORD}_OF_{self.request.wanted.server.upper().replace('-', '_')}"
+
+    def _stored(self, name: str) -> str | None:
+        value = settings.sources(str(self.store), env={}).get(name) if self.store.is_file() else None
+        return value.text if value else None
+
+    def _kept(self) -> Dsn | None:
+        text = self._stored(ADMIN_DSN)
+        return dsns.parse(text, str(self.store)) if text else None
+
+    def _set(self, name: str, value: Secret | None) -> None:
+        if value is not None or self._stored(name) is not None:
+            self.store.parent.mkdir(parents=True, exist_ok=True)
+            handover.set_in_file(self.store, name, value)
 
     def _observe(self, *, register: bool) -> Observed:
         """All that the plan depends on, in one wave of questions; in two more, what only a new server asks for."""
@@ -109,11 +146,14 @@ class Foundation:
         )
         if not isinstance(versions, AzError):
             az.check_version(versions)
-        for answer in (versions, *answers):
+        _, server, *children = answers
+        # While a server isn't Ready, or is stopped, its children may not answer: that is told of the server, not of them.
+        is_quiet = isinstance(server, Server) and server.state != "Ready"
+        for answer in (versions, *answers[:2], *(() if is_quiet else children)):
             if isinstance(answer, AzError):
                 raise answer
-        _, server, database, rules = answers
         if server is not None:
+            database, rules = (None if isinstance(child, AzError) else child for child in children)
             return Observed(server=server, database=bool(database), rules=rules or ())
         registered, group = self.client.ask(az.provider(wanted.subscription), az.group(wanted))
         if not registered and register:
@@ -137,44 +177,69 @@ class Foundation:
         show(plan, self.console)
         return plan
 
-    def _find_password(self, seen: Observed) -> tuple[Secret, bool]:
-        """The password, and whether the store holds it: given, else kept by an earlier run, else a new one."""
+    def _find_password(self, seen: Observed, *, is_set: bool) -> Secret:
+        """The password: given, else kept by an earlier run, else a new one, which is kept before Azure hears of it."""
         wanted = self.request.wanted
         login = seen.server.admin if seen.server else wanted.new_admin
-        is_set = seen.server is None or self.reset_password
-        password, origin = self.request.password or self._known(seen) or (None, "")
-        if password is None and not is_set:
+        kept = self._kept()
+        if kept is not None and not self._leads_here(kept, seen.server):
+            raise UsageError(
+                f"{self.store} holds the DSN of another server, {kept.hosts[0]}, which would be lost",
+                "name another --secrets-file",
+            )
+        found = self.request.password or self._known(seen)
+        if found is None and not is_set:
             raise UsageError(
                 f"the password of {login}, the administrator of {wanted.server}, is not known here",
                 "give it: POSTGRES_ADMIN_PASSWORD, --admin-password-file, or --admin-password - (stdin); or set a new one: "
                 f"{self.again} --reset-admin-password",
             )
-        store = self.store
-        if password is None:
+        if found is None:
             password = _generate(login)
             self.console.conceal(password)
-            store.parent.mkdir(parents=True, exist_ok=True)
-            handover.set_in_file(store, ADMIN_PASSWORD, password)
-            self.console.say(f"  a new password of {login} is kept in {store}")
-            origin = str(store)
+            self._set(self._pending, password)
+            self.console.say(f"  a new password of {login} is kept in {self.store}")
+            return password
+        password, origin = found
         self.console.conceal(password)
         problem = flexible.password_problem(password, login) if is_set else None
         if problem:
             raise UsageError(f"the password of {origin}: {problem}", "give another one, or none: then one is made")
-        return password, origin == str(store)
+        return password
 
     def _known(self, seen: Observed) -> tuple[Secret, str] | None:
-        """The password that an earlier run has kept, or the one in POSTGRES_ADMIN_DSN when it leads to this server."""
-        store = self.store
-        kept = settings.sources(str(store), env={}).get(ADMIN_PASSWORD) if store.is_file() else None
-        if kept is not None and not (seen.server and self.reset_password):
-            return Secret(kept.text), str(store)
+        """The password that an earlier run has kept, or the one of POSTGRES_ADMIN_DSN, where that leads to this server."""
+        server, kept, pending = seen.server, self._kept(), self._stored(self._pending)
+        if kept is not None and not self._leads_here(kept, server):
+            raise UsageError(
+                f"{self.store} holds the DSN of another server, {kept.hosts[0]}, which would be lost",
+                "name another --secrets-file",
+            )
+        if server is None:
+            return (Secret(pending), str(self.store)) if pending else None
+        if self.reset_password:
+            return None
+        if kept is not None and pending is not None:
+            raise UsageError(
+                f"a reset of the password of {server.admin} was cut off, so it isn't known which one holds",
+                f"{self.again} --reset-admin-password",
+            )
+        if pending is not None:
+            return Secret(pending), str(self.store)
+        if kept is not None:
+            return kept.password, str(self.store)
         value = self.found.get(ADMIN_DSN)
-        if value is not None and seen.server is not None and not self.reset_password:
-            address = dsns.parse(value.text, value.origin)
-            if address.params.get("host") == seen.server.host and address.params["user"] == seen.server.admin:
-                return address.password, value.origin
+        address = dsns.parse(value.text, value.origin) if value is not None else None
+        if value is not None and address is not None and self._leads_here(address, server):
+            return address.password, value.origin
         return None
+
+    def _leads_here(self, address: Dsn, server: Server | None) -> bool:
+        """Whether a DSN is that of the server's administrator; of a server that isn't there, the name alone is known."""
+        host = address.hosts[0]
+        if server is None:
+            return ".postgres.database." not in host or host.startswith(f"{self.request.wanted.server}.")
+        return (host, address.params["user"]) == (server.host, server.admin)
 
 
 def show(plan: Plan, console: Console) -> None:
@@ -190,14 +255,16 @@ def show(plan: Plan, console: Console) -> None:
 
 
 def _offer(location: str, answer: Region | AzError | None) -> Region:
-    """What a region offers; one that couldn't be asked is tried last, and one that az knows to be closed not at all."""
-    if answer is None:
-        return Region(location=location, restricted="there is no such region")
+    """What a region offers; one that couldn't be asked is tried last, and one that az knows to be closed not at all.
+
+    Raises the AzError when it is of the login rather than of the region.
+    """
+    if isinstance(answer, AzError) and answer.failure.kind in ("login", "subscription", "forbidden", "usage"):
+        raise answer
     if isinstance(answer, AzError):
-        is_closed = answer.failure.way is Way.NEXT_REGION or "location" in answer.failure.text.lower()
-        first = answer.failure.text.splitlines()[0] if answer.failure.text else answer.failure.cause
-        return Region(location=location, restricted=first if is_closed else None)
-    return answer
+        is_closed = answer.failure.way is Way.NEXT_REGION
+        return Region(location=location, restricted=answer.failure.text.partition("\n")[0] if is_closed else None)
+    return answer or Region(location=location, restricted="there is no such region")
 
 
 def _generate(login: str) -> Secret:

@@ -67,7 +67,7 @@ class Destinations:
             if not re.fullmatch(r"[A-Za-z0-9-]{1,127}", self._vault_secret):
                 raise UsageError(f"--secret-name {self.secret_name}: Key Vault takes letters, digits and -, 127 at most")
             with Az(self.env) as client:
-                client.ask(az.login())
+                client.ask(az.vault(self.key_vault))
 
     def deliver(self, dsn: Dsn, console: Console) -> list[str]:
         """Puts the DSN everywhere; returns where, for a sentence. Raises OpsError when one of them doesn't take it."""
@@ -187,29 +187,30 @@ def _read(path: Path) -> str:
         raise OpsError(f"--secrets-file {path} can't be read: {error.strerror}") from None
 
 
-def set_in_file(path: Path, name: str, value: Secret) -> None:
+def set_in_file(path: Path, name: str, value: Secret | None) -> None:
     """Sets one key of a dotenv file, which afterwards only its owner can read; comments and other keys stay as they are.
 
-    The value must need no quotes, as a percent-encoded URI doesn't. Through a symbolic link, the file behind it is
-    written. Raises OpsError when it can't be.
+    None takes the key away. The value must need no quotes, as a percent-encoded URI doesn't. Through a symbolic link, the
+    file behind it is written. Raises OpsError when it can't be.
     """
     from dotenv.parser import parse_stream
 
     path = path.resolve()
     before = _read(path) if path.exists() else ""
     end = "\r\n" if "\r\n" in before else "\n"
-    line = f"{name}={value.reveal()}{end}"
+    line = f"{name}={value.reveal()}{end}" if value is not None else ""
     parts, placed = ["\ufeff" if before.startswith("\ufeff") else ""], False  # which the parser drops
     for binding in parse_stream(io.StringIO(before)):
         text = binding.original.string
         if binding.key == name:
             lead = re.match(r"((?:\s*[\r\n])?)[^\S\r\n]*(?:export[^\S\r\n]+)?", text)
             assert lead is not None  # it may be empty
-            text = lead.group(1) if placed else lead.group() + line  # the blank lines above a second one stay
+            # The blank lines above a second one stay.
+            text = lead.group(1) if placed or not line else lead.group() + line
             placed = True
         parts.append(text)
     whole = "".join(parts)
-    if not placed:
+    if not placed and line:
         whole += ("" if not whole or whole.endswith("\n") else end) + line
     try:
         shell.write_private(path, whole)

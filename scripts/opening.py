@@ -22,7 +22,8 @@ from scripts.target import Target, Unreachable
 
 DEADLINE = 360.0  # seconds; a firewall rule takes up to 5 minutes to work
 _PAUSE = 2.0  # seconds between two tries
-_TRIES = 5  # to remove the rule
+_TRIES = 5  # to make or remove the rule
+_APPEARS = 15  # looks for a rule whose making was cut off
 
 
 @contextlib.contextmanager
@@ -36,9 +37,11 @@ def way_in(flags: Mapping[str, Any], target: Target, console: Console) -> Iterat
         return
     if flags["plan"]:
         raise UsageError("--plan changes nothing, and so opens no firewall", "leave one of them away")
-    reader = Reader(flags, target.found)
-    name, is_azure, _ = target.dsn.hosts[0].partition(".postgres.database.azure.com")
-    subscription, group, server = request.place(reader, name if is_azure else None)
+    name, is_azure, _ = target.dsn.hosts[0].partition(".postgres.database.")  # behind it, a cloud's own domain
+    if is_azure and flags["server_name"] not in (None, name):
+        raise UsageError(f"--server-name {flags['server_name']}, and the DSN leads to {name}", "leave --server-name away")
+    reader = Reader({**flags, "server_name": name} if is_azure else flags, target.found)
+    subscription, group, server = request.place(reader)
     reader.finish()
     wanted = Wanted(subscription=subscription, group=group, server=server, database=target.dsn.database, locations=())
     address = caller.address(target.found)
@@ -66,18 +69,38 @@ def opened(
         yield
         return
     rule = firewall.temporary(address, datetime.now(UTC), secrets.token_hex(3))
+    stands = False
     try:
         console.note(f"opening the firewall of {wanted.server} for {address}: rule {rule.name}")
         _persist(lambda: az.set_rule(client, wanted, rule), sleep)
+        stands = True
         yield
-    finally:
+    except BaseException as failed:
         with uninterrupted():
-            _remove(client, wanted, rule, console, sleep)
+            if not stands and not (isinstance(failed, AzError) and failed.failure.is_refusal):
+                _await(client, wanted, rule, console, sleep)
+            try:
+                _remove(client, wanted, rule, console, sleep)
+            except OpsError as error:  # beside what the block ended with, which is the news
+                console.note(f"error: {error.message}\nnext:  {error.hint}")
+        raise
+    with uninterrupted():
+        _remove(client, wanted, rule, console, sleep)
+
+
+def _await(client: Az, wanted: Wanted, rule: Rule, console: Console, sleep: Callable[[float], None]) -> None:
+    """Waits for a rule that Azure may still be making: one that isn't there yet can't be removed."""
+    console.note(f"looking for {_APPEARS * _PAUSE:g} s whether the rule comes about all the same")
+    for _ in range(_APPEARS):
+        with contextlib.suppress(OpsError):
+            if client.ask(az.rule(wanted, rule.name))[0] is not None:
+                return
+        sleep(_PAUSE)
 
 
 def _remove(client: Az, wanted: Wanted, rule: Rule, console: Console, sleep: Callable[[float], None]) -> None:
     said = ""
-    for _ in range(_TRIES):
+    for number in range(_TRIES):
         try:
             az.delete_rule(client, wanted, rule.name)
             if client.ask(az.rule(wanted, rule.name))[0] is None:
@@ -85,7 +108,8 @@ def _remove(client: Az, wanted: Wanted, rule: Rule, console: Console, sleep: Cal
                 return
         except OpsError as error:
             said = error.message
-        sleep(_PAUSE)
+        if number < _TRIES - 1:
+            sleep(_PAUSE)
     raise OpsError(
         f"the firewall rule {rule.name} of {wanted.server} is still there, and lets {rule.addresses} in" + (said and f": {said}"),
         f"az postgres flexible-server firewall-rule delete --subscription {wanted.subscription} -g {quoted(wanted.group)} "
@@ -114,7 +138,7 @@ def until_it_answers(target: Target, deadline: float, console: Console, sleep: C
         try:
             target.ask(lambda session: session.query("SELECT 1"))
         except Unreachable as error:
-            by_firewall = not error.refused or "no pg_hba.conf entry" in error.message
+            by_firewall = error.may_pass or "no pg_hba.conf entry" in error.message
             if not by_firewall or time.monotonic() > until:
                 raise
             if not told:

@@ -6,10 +6,10 @@ The same pipeline runs against Azure and on this machine.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scripts import caller, foundation, handover, logins, migrate, opening, request, roles, server, settings, target
 from scripts.az import Az
@@ -20,9 +20,23 @@ from scripts.dsn import Dsn
 from scripts.embedded import DATABASE
 from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 from scripts.foundation import Foundation, Standing
+from scripts.handover import Destinations
+from scripts.request import Request
 from scripts.settings import ADMIN_DSN, Sources
 from scripts.shell import quoted
 from scripts.target import Target, Unreachable
+
+# Flags that say something of a server of Azure's alone.
+_OF_AZURE = (
+    "subscription_id",
+    "location",
+    "resource_group",
+    "server_name",
+    "database_name",
+    "open_firewall",
+    "reset_admin_password",
+)
+Answer = TypeVar("Answer")
 
 
 def command(flags: Mapping[str, Any], again: str, console: Console) -> ExitCode:
@@ -31,6 +45,7 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> ExitCode:
     Raises UsageError, with every problem of the flags, and OpsError; running it again goes on from there.
     """
     found = settings.sources(flags["env_file"])
+    flags = request.with_settings(flags, found)
     if flags["emit_secrets"] and settings.in_ci(found.env) and not console.is_terminal and not flags["secrets_file"]:
         raise UsageError(
             "--emit-secrets would put the secrets into the log of this CI run", "--secrets-file PATH instead, or beside it"
@@ -38,10 +53,19 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> ExitCode:
     passwords = [flags["admin_password"], flags["backtest_service_password"]]
     if passwords == ["-", "-"]:
         raise UsageError("two passwords can't both be read from stdin", "put one of them into the environment or a file")
-    options = _filling(flags, found, console)
+    problems: list[str] = []
+    filling = _filling(flags, found, problems)
+    asked = None if flags["local"] else request.read(flags, found, caller.address, problems)
+    if problems:
+        raise UsageError("\n  ".join(["the flags and settings make no sense:", *problems]), "invoke --help provision")
+    for password in (asked.password if asked else None, filling.roles.password if filling.roles else None):
+        if password is not None:
+            console.conceal(password[0])
     if any(password not in (None, "-") for password in passwords):
         console.note("warning: other users of this machine can read a password in an argument; `-` reads it from stdin")
-    return _local(flags, options, console) if flags["local"] else _azure(flags, again, options, console)
+    if not flags["plan"]:
+        filling.destinations.check()
+    return _local(flags, filling, console) if asked is None else _azure(flags, asked, again, filling, console)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,44 +76,52 @@ class _Filling:
     mode: Mode
     migrate: bool
     roles: roles.Options | None
+    destinations: Destinations
     emit: bool
 
 
-def _filling(flags: Mapping[str, Any], found: Sources, console: Console) -> _Filling:
+def _filling(flags: Mapping[str, Any], found: Sources, problems: list[str]) -> _Filling:
+    """What the flags say of it; `problems` gets what is wrong with them."""
+
+    def tried(make: Callable[[], Answer], otherwise: Answer) -> Answer:
+        try:
+            return make()
+        except UsageError as error:
+            problems.append(error.message)
+            return otherwise
+
     # The document has the secrets that are to be printed.
-    destinations = handover.destinations({**flags, "emit_secrets": False}, env=found.env)
-    if not flags["plan"]:
-        destinations.check()
+    none = Destinations(env=found.env)
+    destinations = tried(lambda: handover.destinations({**flags, "emit_secrets": False}, env=found.env), none)
     if (destinations.github_secret or destinations.key_vault) and not flags["create_app_users"]:
-        raise UsageError("what is handed over is the DSN of the application's role", "add --create-app-users")
-    password = settings.password(
-        "backtest-service-password",
-        flags["backtest_service_password"],
-        flags["backtest_service_password_file"],
-        found,
-        keep=flags["keep_password"],
+        problems.append("what is handed over is the DSN of the application's role: add --create-app-users")
+    if flags["local"]:
+        named = [name for name in _OF_AZURE if flags[name]]
+        problems += [f"--{name.replace('_', '-')} is of Azure, and --local is this machine" for name in named]
+    user = settings.app_user(flags["backtest_service_user"], found)
+    wanted = tried(lambda: logins.wanted(user, None, {}), logins.wanted(settings.DEFAULT_APP_USER, None, {}))
+    password = tried(
+        lambda: settings.password(
+            "backtest-service-password",
+            flags["backtest_service_password"],
+            flags["backtest_service_password_file"],
+            found,
+            keep=flags["keep_password"],
+        ),
+        None,
     )
-    if password:
-        console.conceal(password[0])
-    options = roles.Options(
-        wanted=logins.wanted(settings.app_user(flags["backtest_service_user"], found), None, {}),
-        destinations=destinations,
-        password=password,
-        keep_password=flags["keep_password"],
-    )
+    options = roles.Options(wanted=wanted, destinations=destinations, password=password, keep_password=flags["keep_password"])
     return _Filling(
         found=found,
-        mode=target.psql_mode(flags["psql"], flags["docker"] or flags["use_docker_psql"]),
+        mode=tried(lambda: target.psql_mode(flags["psql"], flags["docker"]), Mode.AUTO),
         migrate=flags["apply_migrations"],
         roles=options if flags["create_app_users"] else None,
+        destinations=destinations,
         emit=flags["emit_secrets"],
     )
 
 
-def _azure(flags: Mapping[str, Any], again: str, filling: _Filling, console: Console) -> ExitCode:
-    asked = request.read(flags, filling.found, caller.address)
-    if asked.password:
-        console.conceal(asked.password[0])
+def _azure(flags: Mapping[str, Any], asked: Request, again: str, filling: _Filling, console: Console) -> ExitCode:
     store = request.as_path(flags["secrets_file"]) or settings.LOCAL / f"{asked.wanted.server}.env"
     with Az(filling.found.env, redact=console.redact) as client:
         site = Foundation(
@@ -115,13 +147,15 @@ def _azure(flags: Mapping[str, Any], again: str, filling: _Filling, console: Con
             app_file=None if flags["secrets_file"] else store,
         )
         way_in: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if flags["open_firewall"]:
-            way_in = opening.opened(client, asked.wanted, caller.address(filling.found), console)
+        if flags["open_firewall"] and asked.address:
+            way_in = opening.opened(client, asked.wanted, asked.address, console)
         filled = _Filled({}, None, ExitCode.OK)
         if filling.migrate or filling.roles:
             try:
                 with way_in:
                     _await_answer(goal, standing, asked.deadline, again, console)
+                    if flags["secrets_file"] and not standing.is_kept:
+                        site.keep(standing.admin)
                     filled = _fill(goal, filling, console)
             except KeyboardInterrupt:
                 raise Interrupted(f"interrupted; {standing.server.name} stands as asked for", f"go on: {again}") from None

@@ -34,6 +34,7 @@ class Request:
     sslmode: str
     sslrootcert: str
     deadline: float  # seconds until the database has to answer
+    address: str | None  # of this machine, where it is needed
 
 
 @dataclass
@@ -138,12 +139,28 @@ def place(reader: Reader, default_server: str | None = None) -> tuple[str, str, 
     return subscription or "", group or "", server or ""
 
 
-def read(flags: Mapping[str, Any], found: Sources, current_ip: Callable[[Sources], str]) -> Request:
-    """The request. `current_ip` finds the address of this machine, and is asked only for --allow-current-ip.
-
-    Raises UsageError that lists every problem, and OpsError when the address can't be found.
-    """
+def with_settings(flags: Mapping[str, Any], found: Sources) -> dict[str, Any]:
+    """The flags that say what is done with the server, with their settings behind them. Raises UsageError."""
     reader = Reader(flags, found)
+    resolved = {
+        **flags,
+        "apply_migrations": reader.switch("apply_migrations"),
+        "create_app_users": reader.switch("create_app_users"),
+        "docker": reader.switch("docker") or reader.switch("use_docker_psql"),
+        "emit_secrets": reader.switch("emit_secrets"),
+        "secrets_file": reader.text("secrets_file"),
+    }
+    reader.finish()
+    return resolved
+
+
+def read(flags: Mapping[str, Any], found: Sources, current_ip: Callable[[Sources], str], problems: Sequence[str] = ()) -> Request:
+    """The request. `current_ip` finds the address of this machine, and is asked only where it is needed.
+
+    `problems` are those that were found before. Raises UsageError that lists every problem, and OpsError when the address
+    can't be found.
+    """
+    reader = Reader(flags, found, list(problems))
     subscription, group, server = place(reader)
     database = reader.checked("database_name", flexible.database_name_problem, flexible.DEFAULT_DATABASE)
     admin = reader.checked("admin_user", flexible.admin_name_problem)
@@ -169,13 +186,14 @@ def read(flags: Mapping[str, Any], found: Sources, current_ip: Callable[[Sources
     storage = reader.number("storage_size_gib", flexible.STORAGE_SIZES, "GiB")
     version = reader.number("postgres_version", flexible.VERSIONS, "PostgreSQL")
     retention = reader.number("backup_retention_days", flexible.RETENTION, "days")
-    current = current_ip(found) if reader.switch("allow_current_ip") and not reader.problems else None
+    allow_current, opens = reader.switch("allow_current_ip"), bool(flags.get("open_firewall"))
+    address = current_ip(found) if (allow_current or opens) and not reader.problems else None
     rules, problems = firewall.asked(
         azure_services=reader.switch("allow_azure_services"),
         start=reader.text("allow_ip_range_start"),
         end=reader.text("allow_ip_range_end"),
         cidrs=reader.several("allow_cidr"),
-        current=current,
+        current=address if allow_current else None,
         allow_wide=reader.switch("allow_wide"),
     )
     reader.problems += problems
@@ -203,6 +221,7 @@ def read(flags: Mapping[str, Any], found: Sources, current_ip: Callable[[Sources
         sslmode=sslmode,
         sslrootcert=sslrootcert,
         deadline=float(deadline),
+        address=address,
     )
 
 

@@ -110,8 +110,7 @@ class _Running:
 
     def __exit__(self, *_: object) -> None:
         if self._popen.poll() is None:
-            self._popen.kill()
-            self._popen.wait()
+            _kill_all(self._popen)
         if self._popen.stdin is not None:
             with contextlib.suppress(OSError):  # what was still to be written to it
                 self._popen.stdin.close()
@@ -126,6 +125,18 @@ class _Running:
         self._out.seek(0)
         self._err.seek(0)
         return Result(code=self._popen.returncode, out=_text(self._out.read()), err=_text(self._err.read()))
+
+
+def _kill_all(popen: subprocess.Popen[bytes]) -> None:
+    """Kills a program and what it has started: az is often a script that starts the real one, which would go on writing."""
+    if WINDOWS:
+        command = ["taskkill", "/T", "/F", "/PID", str(popen.pid)]
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(popen.pid, signal.SIGKILL)  # it leads a session of its own
+    popen.kill()
+    popen.wait()
 
 
 def _text(data: bytes) -> str:

@@ -22,11 +22,12 @@ Answer = TypeVar("Answer")
 
 
 class Unreachable(OpsError):
-    """No connection came about; `refused` says whether a server answered and didn't let us in."""
+    """No connection came about; `refused`: a server answered and didn't let us in; `may_pass`: it may just not be there yet."""
 
-    def __init__(self, message: str, hint: str, *, refused: bool) -> None:
+    def __init__(self, message: str, hint: str, *, refused: bool, may_pass: bool = False) -> None:
         super().__init__(message, hint)
         self.refused = refused
+        self.may_pass = may_pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class Target:
         hint = f"the DSN came from {self.origin}"
         if error.may_pass and not wait:
             hint += "; --wait SECONDS waits for a server that is starting"
-        return Unreachable(f"{self.dsn} can't be reached{waited}:\n{text}", hint, refused=False)
+        return Unreachable(f"{self.dsn} can't be reached{waited}:\n{text}", hint, refused=False, may_pass=error.may_pass)
 
 
 def resolve(

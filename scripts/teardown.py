@@ -11,6 +11,7 @@ from scripts import az, request, server, settings
 from scripts.az import Az, AzError
 from scripts.console import Console
 from scripts.errors import OpsError, UsageError
+from scripts.failures import PROVIDER
 from scripts.flexible import Wanted
 
 _TRIES = 10
@@ -66,7 +67,10 @@ def run(
     az.check_version(versions)
     what = wanted.group if delete_group else wanted.server
     if (group if delete_group else server) is None:
-        console.say(f"nothing to do: there is no {'group' if delete_group else 'server'} {what}")
+        console.say(
+            f"nothing to do: there is no {'group' if delete_group else 'server'} {what}"
+            + ("" if delete_group else f" in the group {wanted.group}")
+        )
         console.document({"deleted": []})
         return
     rows = []
@@ -76,7 +80,9 @@ def run(
             "and its backups"
         )
     if delete_group:
-        others = [item for item in client.ask(az.contents(wanted))[0] or [] if not item.endswith(f" {wanted.server}")]
+        others = [
+            item for item in client.ask(az.contents(wanted))[0] or [] if item != f"{PROVIDER}/flexibleServers {wanted.server}"
+        ]
         rows += [f"group {wanted.group}", *(f"in it: {item}" for item in others)]
     for row in rows:
         console.say(f"  delete {row}")

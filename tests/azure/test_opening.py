@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -109,6 +110,22 @@ def test_one_that_is_interrupted_leaves_no_rule(site: Site, number: signal.Signa
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "closed the firewall" in err
+    assert site.rules == []
+
+
+def test_one_that_is_interrupted_while_the_rule_is_made_leaves_none_either(site: Site) -> None:
+    site.world.emulator.state.seconds = 6.0
+    try:
+        process = site.start()
+        eventually(lambda: len(site.opened()) == 1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        site.world.emulator.state.seconds = 0.0
+    assert process.returncode == 130
+    assert "whether the rule comes about" in err
+    assert "closed the firewall" in err
+    time.sleep(1.0)  # nothing that comes later is waited for in vain: there must be none
     assert site.rules == []
 
 

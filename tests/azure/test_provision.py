@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from dotenv import dotenv_values
 
-from scripts.dsn import parse
+from scripts.dsn import Dsn, parse
 from tests.azure.emulator import Emulator
 from tests.azure.regions import SHAPES
 from tests.azure.world import World, eventually, failed, writes
@@ -307,12 +307,17 @@ def test_rules_that_nobody_asks_for_are_named_and_pruned_when_told(world: World)
 def test_a_password_that_is_made_is_kept_before_azure_hears_of_it(world: World) -> None:
     world.emulator.fail("PUT", SERVER, "quota")
     failed(world.provision(), 1, "quota")
-    kept = dotenv_values(world.secrets_file)["POSTGRES_ADMIN_PASSWORD"]
+    [kept] = dotenv_values(world.secrets_file).values()
     assert stat.S_IMODE(world.secrets_file.stat().st_mode) == 0o600
     world.made()
     assert world.emulator.servers[0].password == kept
-    dsn = parse(dotenv_values(world.secrets_file)["POSTGRES_ADMIN_DSN"] or "", "the file")
-    assert (dsn.password.reveal(), dsn.params["sslmode"]) == (kept, "require")
+    assert list(dotenv_values(world.secrets_file)) == ["POSTGRES_ADMIN_DSN"], "which holds the password"
+    assert (stored(world).password.reveal(), stored(world).params["sslmode"]) == (kept, "require")
+
+
+def stored(world: World, file: Path | None = None) -> Dsn:
+    """The administrator's DSN as it is kept."""
+    return parse(dotenv_values(file or world.secrets_file)["POSTGRES_ADMIN_DSN"] or "", "the file")
 
 
 def test_without_a_file_that_is_named_it_is_kept_beside_the_project(world: World) -> None:
@@ -322,7 +327,7 @@ def test_without_a_file_that_is_named_it_is_kept_beside_the_project(world: World
         assert result.returncode == 0, result.stderr
         assert json.loads(result.stdout)["keptIn"] == str(store)
         assert stat.S_IMODE(store.stat().st_mode) == 0o600
-        assert dotenv_values(store)["POSTGRES_ADMIN_PASSWORD"] == world.emulator.servers[0].password
+        assert stored(world, store).password.reveal() == world.emulator.servers[0].password
         gone = world.invoke("teardown", "--yes")
         assert gone.returncode == 0, gone.stderr
         assert not store.exists()
@@ -338,12 +343,40 @@ def test_a_server_whose_password_is_not_known(world: World) -> None:
     failed(asked, 2, "change password serving_admin", "--yes")
     before = world.emulator.servers[0].password
     world.made("--reset-admin-password", "--yes")
-    assert world.emulator.servers[0].password == dotenv_values(world.secrets_file)["POSTGRES_ADMIN_PASSWORD"] != before
+    assert world.emulator.servers[0].password == stored(world).password.reveal() != before
     given = "Another 1, with%odd/@chars"
     result = world.provision("--reset-admin-password", "--yes", "--admin-password", "-", stdin=f"{given}\n")
     assert result.returncode == 0, result.stderr
-    assert world.emulator.servers[0].password == given
     assert given not in result.stdout + result.stderr
+    world.made()
+    assert world.emulator.servers[0].password == stored(world).password.reveal() == given
+
+
+def test_a_reset_that_is_refused_leaves_the_password_that_holds(world: World) -> None:
+    world.made()
+    before = stored(world).password
+    world.emulator.fail("PATCH", SERVER, "forbidden")
+    failed(world.provision("--reset-admin-password", "--yes"), 1, "the login has no right to do this")
+    world.made()
+    assert stored(world).password == before
+    # Cut off, nobody knows which one holds.
+    world.emulator.fail("PATCH", SERVER, "operation-failed")
+    failed(world.provision("--reset-admin-password", "--yes"), 1, "internal error")
+    failed(world.provision(), 2, "a reset of the password of serving_admin was cut off", "--reset-admin-password")
+    world.made("--reset-admin-password", "--yes")
+    assert stored(world).password.reveal() == world.emulator.servers[0].password
+
+
+def test_a_file_keeps_the_dsn_that_it_has(world: World) -> None:
+    world.made()
+    before = stored(world)
+    wrong = world.provision(env={"POSTGRES_ADMIN_PASSWORD": "Wrong-Pass-1234x"})
+    assert wrong.returncode == 0
+    assert "keeps the DSN that it has" in wrong.stderr
+    assert stored(world) == before
+    world.emulator.add_server(f"{world.server}-rg", "another", login="serving_admin", fqdn="another.postgres.database.azure.com")
+    other = world.provision("--server-name", "another", "--resource-group", f"{world.server}-rg")
+    failed(other, 2, "holds the DSN of another server", "another --secrets-file")
 
 
 def test_secrets_are_not_emitted_into_the_log_of_a_ci_run(world: World) -> None:
@@ -412,10 +445,9 @@ def test_killed_at_any_step_the_next_run_goes_on(slow: World, seen: int) -> None
         victim.kill()
     process.communicate()
     assert len(slow.emulator.writes()) < 6 or seen == 5
-    kept = dotenv_values(slow.secrets_file)["POSTGRES_ADMIN_PASSWORD"] if slow.secrets_file.exists() else None
     slow.made(*RULES)
     assert len(slow.emulator.created) == len(set(slow.emulator.created)) == 5  # group, server, database, two rules
-    assert kept is None or slow.emulator.servers[0].password == kept
+    assert slow.emulator.servers[0].password == stored(slow).password.reveal()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -447,4 +479,4 @@ def test_two_runs_at_once_make_one_server_and_know_its_password(slow: World) -> 
     ended = [process.communicate(timeout=120) for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), ended
     assert len(slow.emulator.created) == len(set(slow.emulator.created)) == 3
-    assert slow.emulator.servers[0].password == dotenv_values(slow.secrets_file)["POSTGRES_ADMIN_PASSWORD"]
+    assert slow.emulator.servers[0].password == stored(slow).password.reveal()

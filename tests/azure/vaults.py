@@ -25,6 +25,11 @@ class Vaults:
     def answer(self, method: str, host: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """What a vault says; the value stands in it, as Azure has it. Raises Refusal."""
         vault = host.lower().removesuffix(SUFFIX)
+        if path.rstrip("/") == "/secrets" and method == "GET" and vault in self.secrets:
+            names = self.secrets[vault]
+            return {
+                "value": [{"id": f"https://{vault}{SUFFIX}/secrets/{name}", "attributes": {"enabled": True}} for name in names]
+            }
         match = re.fullmatch(r"/secrets/([^/]+)(?:/([0-9a-f]*))?", path)
         if match is None or vault not in self.secrets:
             raise Refusal(404, "VaultNotFound", f"The emulator has no {method} {path} in the vault {vault}")

@@ -374,7 +374,7 @@ def test_an_action(tmp_path: Path, action: Callable[[Az], object], argv: list[st
     assert calls.stdins == [stdin]
     assert "".join(argv).find(PASSWORD) == -1
     assert not any(PASSWORD in value for value in calls.envs[0].values())
-    assert calls.timeouts == [3600.0]
+    assert calls.timeouts == [180.0 if "firewall-rule" in argv else 3600.0]
 
 
 def test_a_server_is_made_for_the_administrator_that_is_asked_for(tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_a_failure_is_classified_and_holds_no_secret(tmp_path: Path) -> None:
     ):
         az.create_server(client, WANTED, (), Secret(PASSWORD))
     error = caught.value
-    assert (error.failure.kind, error.exit_code, error.facts) == ("quota", ExitCode.FAILED, {"failure": "quota"})
+    assert (error.failure.kind, error.exit_code, error.facts) == ("quota", ExitCode.FAILED, {"failure": "quota", "refused": True})
     assert error.message.splitlines() == [
         "the quota of the subscription is used up:",
         "  (QuotaExceeded) exceeding approved 10 Cores quota",

@@ -178,7 +178,7 @@ def test_what_stays_busy_stops_with_what_stands_and_the_next_command(started: Ca
     assert BUSY in error.message
     assert "kept: created group rg, created server srv1; what is under way in Azure goes on" in error.message
     assert error.hint.endswith(f"; then: {AGAIN}")
-    assert error.facts == {"failure": "busy"}
+    assert error.facts == {"failure": "busy", "refused": True}
 
 
 def test_the_same_again_goes_on_from_there(started: Callable[..., Run]) -> None:
@@ -330,10 +330,19 @@ def test_an_az_that_does_not_end_stops_with_what_stands_and_the_next_command(sta
 
 def test_a_name_that_is_taken_by_ourselves_is_no_failure(started: Callable[..., Run]) -> None:
     cloud = Cloud()
-    cloud.fail(CREATE, "Specified server name is already used.", after=True)
+    cloud.fail(CREATE, DROPPED, after=True)
+    cloud.fail(SHOW, DROPPED)  # so it isn't known that it came through
+    cloud.fail(CREATE, "Specified server name is already used.")
     run = started(cloud)
     run.carry_out()
-    assert cloud.writes == ALL
+    assert len(cloud.writes) == len(ALL) + 1
+
+
+def test_a_name_that_somebody_else_has_taken_meanwhile_is_a_failure(started: Callable[..., Run]) -> None:
+    """Theirs has another password, even where it stands in our group."""
+    cloud = Cloud()
+    cloud.fail(CREATE, "Specified server name is already used.", after=True)
+    assert "the server's name is taken" in started(cloud).refused().message
 
 
 def test_a_subscription_that_is_not_registered_is_registered_and_asked_again(started: Callable[..., Run]) -> None:
@@ -375,7 +384,7 @@ def test_a_server_that_is_still_being_changed_is_waited_for_before_the_first_ste
     assert cloud.writes == ["db create serving"]
 
 
-@pytest.mark.parametrize("state", ["Dropping", "Disabled", "Failed"])
+@pytest.mark.parametrize("state", ["Dropping", "Disabled", "Stopped", "Inaccessible"])
 def test_a_state_that_no_waiting_ends_stops_at_once(started: Callable[..., Run], state: str) -> None:
     run = started(Cloud(states=[state]))
     error = run.refused()

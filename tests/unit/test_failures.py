@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from scripts import failures
-from scripts.errors import ExitCode
 from scripts.failures import Way
 from tests.azure.faults import CLOSED_TO_PUT, EXPIRED, EXPIRED_SECRET, FAULTS
 
@@ -167,7 +166,7 @@ def test_every_way_out_but_of_what_is_not_there_is_said() -> None:
 def test_an_unknown_failure_stops_and_is_kept_whole(text: str) -> None:
     failure = failures.classify(text, 1)
     whole = text.removeprefix("ERROR: ")
-    assert (failure.kind, failure.way, failure.text, failure.exit_code) == ("unknown", STOP, whole, ExitCode.FAILED)
+    assert (failure.kind, failure.way, failure.text, failure.is_refusal) == ("unknown", STOP, whole, False)
     assert "exit code 1" in failure.cause
 
 

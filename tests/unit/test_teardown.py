@@ -88,7 +88,7 @@ def test_what_is_not_there_is_nothing_to_do(run: Run) -> None:
     run()
     run.cloud.group = None
     run(delete_group=True)
-    assert run.out.getvalue() == "nothing to do: there is no server srv1\nnothing to do: there is no group rg\n"
+    assert run.out.getvalue() == "nothing to do: there is no server srv1 in the group rg\nnothing to do: there is no group rg\n"
     assert run.cloud.writes == []
 
 
