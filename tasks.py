@@ -48,7 +48,7 @@ FLAGS = {
     "delete_group": "Delete the resource group with all that is in it.",
     "docker": "Use Docker: for psql, and for the server of `up` and `quickstart`.",
     "dsn": "The database, as postgresql://USER:PASSWORD@HOST:5432/DB?sslmode=require; `-` reads it from stdin.",
-    "emit_secrets": "Print the DSN with its password.",
+    "emit_secrets": "Print DSNs and passwords.",
     "env_file": "Read settings from this file instead of .env.",
     "finish": "Disable the old login role as soon as it is out of use.",
     "github_environment": "The environment of the GitHub secret.",
@@ -60,7 +60,7 @@ FLAGS = {
     "keep_password": "Leave the role's password as it is.",
     "local": "Use the server of `invoke up`; start it when it isn't running.",
     "location": "The region of a new server, such as eastus2.",
-    "location_fallback": "Regions to take when that one is closed; repeated, or with commas (eastus2,centralus,westus2).",
+    "location_fallback": "Regions to take when that one is closed, or none; with commas (in the US: eastus2,centralus,westus2).",
     "lock_timeout": "How long the role's statements wait for a lock (5s).",
     "lock_wait": "Seconds to wait for another runner to finish (300).",
     "migrations_dir": "The folder of the migrations (migrations/).",
@@ -78,7 +78,7 @@ FLAGS = {
     "resume": "Run a no-transaction file that was cut off again, from its beginning.",
     "revoke_extra": "Take away what the roles have beyond the design.",
     "secret_name": "The secret of the Key Vault (POSTGRES-DSN).",
-    "secrets_file": "Set POSTGRES_DSN in this dotenv file, which then only you can read.",
+    "secrets_file": "Keep DSNs in this dotenv file, which then only you can read: POSTGRES_DSN; provision's administrator too.",
     "server_name": "The flexible server: 3 to 63 of a-z, 0-9 and -, one name for all of Azure.",
     "sku_name": "The compute SKU (standard_b1ms).",
     "sslmode": "The TLS of the DSNs: require, or verify-full (require).",
@@ -189,7 +189,7 @@ def down(console: Console, purge: bool = False, yes: bool = False) -> None:
     from scripts import server
 
     if purge and server.describe():
-        console.confirm(f"Delete the data of {server.describe()}?", yes=yes)
+        console.confirm(f"Delete the data of {server.describe()}?", yes=yes, again="invoke down --purge")
     name, stopped = server.down(settings.sources(), purge=purge, say=console.say)
     console.say(f"{name}: {'stopped' if stopped else 'was not running'}")
 
@@ -292,6 +292,7 @@ def migrate(
     subscription_id: str | None = None,
     resource_group: str | None = None,
     server_name: str | None = None,
+    ready_deadline: str | None = None,
     json: bool = False,
 ) -> None:
     """Apply the pending migrations, each in one transaction with its ledger row."""

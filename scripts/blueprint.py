@@ -45,7 +45,7 @@ class Observed:
     server: Server | None = None
     database: bool = False
     rules: tuple[Rule, ...] = ()
-    regions: tuple[Region, ...] = ()  # in the order of preference; none when the server stands
+    regions: tuple[Region, ...] = ()  # in the order of preference; when the server stands, its own for another SKU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def plan(wanted: Wanted, seen: Observed, now: datetime, *, reset_password: bool 
         steps += _foundations(wanted, seen, open_regions[0])
         steps.append(_new_server(wanted, open_regions[0]))
     else:
-        steps += _standing(wanted, seen.server, notes)
+        steps += _standing(wanted, seen, seen.server, notes)
         if reset_password:
             steps.append(Step(action=Action.CHANGE, kind=Kind.PASSWORD, name=seen.server.admin, reason="--reset-admin-password"))
     database = Action.KEEP if seen.database else Action.CREATE
@@ -199,7 +199,7 @@ def _azure_case(sku: str) -> str:
     return f"Standard_{family[:1].upper()}{family[1:]}"
 
 
-def _standing(wanted: Wanted, server: Server, notes: list[str]) -> Iterable[Step]:
+def _standing(wanted: Wanted, seen: Observed, server: Server, notes: list[str]) -> Iterable[Step]:
     """The server that is there: what changes, what can't."""
     problems, changes, told = [], [], []
     here = flexible.location_key(server.location)
@@ -225,6 +225,11 @@ def _standing(wanted: Wanted, server: Server, notes: list[str]) -> Iterable[Step
         told.append(f"{server.storage} to {wanted.storage} GiB")
     tier = wanted.tier or (flexible.tier_of(wanted.sku) if wanted.sku else None) or server.tier
     if wanted.sku is not None and wanted.sku.lower() != server.sku.lower():
+        offered = next((region.skus for region in seen.regions), None)
+        if offered is not None and flexible.spelled(wanted.sku, offered.get(tier, ())) is None:
+            problems.append(
+                f"{wanted.sku} is not offered in {here}; in the tier {tier} are {', '.join(offered.get(tier, ())) or 'none'}"
+            )
         changes += [("sku-name", _azure_case(wanted.sku)), ("tier", tier)]
         told.append(f"{server.sku} to {_azure_case(wanted.sku)}, with a restart")
     elif tier.lower() != server.tier.lower():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
-from scripts.errors import OpsError
+from scripts.errors import OpsError, UsageError
 from scripts.settings import Sources
 
 SERVICE = "https://api.ipify.org"  # the one that az itself asks
@@ -21,7 +21,8 @@ def address(found: Sources, fetch: Callable[[str], str] | None = None) -> str:
     try:
         found_address = ipaddress.IPv4Address(text.strip())
     except ValueError:
-        raise OpsError(f"{origin} is no IPv4 address: {text.strip()[:60]!r}", _HINT) from None
+        kind = UsageError if setting else OpsError
+        raise kind(f"{origin} is no IPv4 address: {text.strip()[:60]!r}", _HINT) from None
     if found_address.is_unspecified:  # as a firewall rule, it would let in everything inside Azure
         raise OpsError(f"{origin} is no machine's address: {found_address}", _HINT)
     return str(found_address)

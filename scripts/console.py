@@ -154,14 +154,17 @@ class Console:
             yield
         self.say(text)
 
-    def confirm(self, question: str, *, yes: bool) -> None:
-        """Asks before something is destroyed, unless `yes`. Raises UsageError when nobody is there, OpsError for a no."""
-        if not yes and self._answer(question, "[y/N]", "add --yes").lower() not in ("y", "yes"):
+    def confirm(self, question: str, *, yes: bool, again: str) -> None:
+        """Asks before something is destroyed, unless `yes`; `again` is the command that asks.
+
+        Raises UsageError when nobody is there, OpsError for a no.
+        """
+        if not yes and self._answer(question, "[y/N]", f"{again} --yes").lower() not in ("y", "yes"):
             raise OpsError("nothing was changed")
 
-    def confirm_by_name(self, question: str, name: str, *, yes: bool) -> None:
+    def confirm_by_name(self, question: str, name: str, *, yes: bool, again: str) -> None:
         """As `confirm`, for what can't be undone: the name has to be typed."""
-        if not yes and self._answer(question, f"Type {name} to go on:", "add --yes") != name:
+        if not yes and self._answer(question, f"Type {name} to go on:", f"{again} --yes") != name:
             raise OpsError("that is not its name; nothing was changed")
 
     def _answer(self, question: str, prompt: str, hint: str) -> str:

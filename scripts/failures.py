@@ -78,14 +78,19 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
             r"No available SKUs in this location",
             r"ProvisionNotSupportedForRegion",
             r"Provisioning in requested region is not supported",
-            r"LocationNotAvailableForResourceType",
-            r"NoRegisteredProviderFound",
             r"RequestDisallowedByAzure",  # "... best available regions"
             r"Invalid value for --version\. Allowed values: \[\]",
             r"The SKU name is not available in the \w+ tier",
         ),
         "the region is restricted for this subscription",
         "another region (--location, --location-fallback), or ask for access: https://aka.ms/postgres-request-quota-increase",
+    ),
+    (
+        "no region",
+        Way.NEXT_REGION,
+        (r"LocationNotAvailableForResourceType", r"NoRegisteredProviderFound"),
+        "there is no such region, or it has no flexible servers",
+        "az account list-locations -o table shows the regions",
     ),
     (
         "exhausted",
@@ -273,6 +278,13 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
         ),
         "the server has no public access, and so no firewall rules",
         "",
+    ),
+    (
+        "value",
+        Way.STOP,
+        (r"Invalid value for --", r"Allowed values: "),
+        "az refuses a value",
+        "give one that it allows",
     ),
     (
         "usage",

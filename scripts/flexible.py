@@ -16,6 +16,9 @@ from scripts.shell import WINDOWS
 
 PORT = "5432"
 DEFAULT_LOCATIONS = ("eastus2", "centralus", "westus2")
+US_LOCATIONS = (
+    *("eastus", "eastus2", "centralus", "northcentralus", "southcentralus", "westcentralus", "westus", "westus2", "westus3"),
+)
 DEFAULT_DATABASE = "serving"
 DEFAULT_ADMIN = "serving_admin"
 DEFAULT_SKU = "standard_b1ms"

@@ -85,7 +85,9 @@ class Foundation:
         plan = self._planned(seen)
         if not self.yes:
             for step in plan.disruptive:
-                self.console.confirm(f"{step.action.value} {step.kind.value} {step.name} ({step.reason})?", yes=False)
+                self.console.confirm(
+                    f"{step.action.value} {step.kind.value} {step.name} ({step.reason})?", yes=False, again=self.again
+                )
         is_set = seen.server is None or self.reset_password
         password = self._find_password(seen, is_set=is_set)
         wanted, request = self.request.wanted, self.request
@@ -154,7 +156,10 @@ class Foundation:
                 raise answer
         if server is not None:
             database, rules = (None if isinstance(child, AzError) else child for child in children)
-            return Observed(server=server, database=bool(database), rules=rules or ())
+            regions: tuple[Region, ...] = ()
+            if wanted.sku is not None and wanted.sku.lower() != server.sku.lower():
+                regions = (_offer(server.location, self.client.try_ask(az.region(wanted, server.location))[0]),)
+            return Observed(server=server, database=bool(database), rules=rules or (), regions=regions)
         registered, group = self.client.ask(az.provider(wanted.subscription), az.group(wanted))
         if not registered and register:
             # Regions answer to registered subscriptions alone; az would register this one without a word.
@@ -164,6 +169,9 @@ class Foundation:
         offers: list[Any] = [Region(location=name) for name in wanted.locations]
         if registered:
             offers = self.client.try_ask(*(az.region(wanted, name) for name in wanted.locations))
+        first = offers[0]
+        if wanted.location_is_given and isinstance(first, AzError) and first.failure.kind == "no region":
+            raise UsageError(f"--location {wanted.locations[0]}: {first.failure.cause}", first.failure.hint)
         regions = tuple(_offer(name, offer) for name, offer in zip(wanted.locations, offers, strict=True))
         return Observed(registered=bool(registered), group=group, regions=regions)
 

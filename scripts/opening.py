@@ -20,7 +20,7 @@ from scripts.request import Reader
 from scripts.shell import quoted, uninterrupted
 from scripts.target import Target, Unreachable
 
-DEADLINE = 360.0  # seconds; a firewall rule takes up to 5 minutes to work
+_SAYS = 30.0  # seconds between two lines that say what is waited for
 _PAUSE = 2.0  # seconds between two tries
 _TRIES = 5  # to make or remove the rule
 _APPEARS = 15  # looks for a rule whose making was cut off
@@ -40,13 +40,14 @@ def way_in(flags: Mapping[str, Any], target: Target, console: Console) -> Iterat
     name, is_azure, _ = target.dsn.hosts[0].partition(".postgres.database.")  # behind it, a cloud's own domain
     if is_azure and flags["server_name"] not in (None, name):
         raise UsageError(f"--server-name {flags['server_name']}, and the DSN leads to {name}", "leave --server-name away")
-    reader = Reader({**flags, "server_name": name} if is_azure else flags, target.found)
+    reader = Reader({**flags, "server_name": name} if is_azure else flags, target.found, task="migrate")
     subscription, group, server = request.place(reader)
+    deadline = request.deadline(reader)
     reader.finish()
     wanted = Wanted(subscription=subscription, group=group, server=server, database=target.dsn.database, locations=())
     address = caller.address(target.found)
     with Az(target.env, redact=console.redact) as client, opened(client, wanted, address, console):
-        until_it_answers(target, DEADLINE, console)
+        until_it_answers(target, deadline, console)
         yield
 
 
@@ -133,7 +134,7 @@ def until_it_answers(target: Target, deadline: float, console: Console, sleep: C
 
     `deadline` is in seconds from now. A server that refuses for another reason than its firewall is not waited for.
     """
-    until, told = time.monotonic() + deadline, False
+    until, said = time.monotonic() + deadline, 0.0
     while True:
         try:
             target.ask(lambda session: session.query("SELECT 1"))
@@ -141,9 +142,10 @@ def until_it_answers(target: Target, deadline: float, console: Console, sleep: C
             by_firewall = error.may_pass or "no pg_hba.conf entry" in error.message
             if not by_firewall or time.monotonic() > until:
                 raise
-            if not told:
-                console.note(f"waiting up to {deadline:g} s until {target.dsn.hosts[0]} lets this machine in")
-                told = True
+            if time.monotonic() - said > _SAYS:
+                said = time.monotonic()
+                why = error.message.rpartition("\n")[2].strip()
+                console.note(f"waiting up to {until - said:.0f} s until {target.dsn.hosts[0]} lets this machine in: {why}")
             sleep(_PAUSE)
         else:
             return

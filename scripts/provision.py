@@ -46,10 +46,11 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> ExitCode:
     """
     found = settings.sources(flags["env_file"])
     flags = request.with_settings(flags, found)
-    if flags["emit_secrets"] and settings.in_ci(found.env) and not console.is_terminal and not flags["secrets_file"]:
-        raise UsageError(
-            "--emit-secrets would put the secrets into the log of this CI run", "--secrets-file PATH instead, or beside it"
-        )
+    if flags["emit_secrets"] and settings.in_ci(found.env) and not console.is_terminal:
+        if not flags["secrets_file"]:
+            raise UsageError("--emit-secrets would put the secrets into the log of this CI run", "--secrets-file PATH instead")
+        console.note(f"note: the secrets go into {flags['secrets_file']}, and not into the log of this CI run")
+        flags["emit_secrets"] = False
     passwords = [flags["admin_password"], flags["backtest_service_password"]]
     if passwords == ["-", "-"]:
         raise UsageError("two passwords can't both be read from stdin", "put one of them into the environment or a file")
@@ -136,7 +137,7 @@ def _azure(flags: Mapping[str, Any], asked: Request, again: str, filling: _Filli
             reset_password=flags["reset_admin_password"],
         )
         if flags["plan"]:
-            return _end_plan(site.plan(), console)
+            return _end_plan(site.plan(), filling, console)
         standing = site.stand()
         goal = target.at(
             standing.admin,
@@ -183,7 +184,8 @@ def _await_answer(goal: Target, standing: Standing, deadline: float, again: str,
             ) from None
         raise OpsError(
             f"{name} stands as asked for, and its database doesn't answer:\n{error.message}",
-            f"let this machine in: {again} --allow-current-ip (for good) or --open-firewall (for the length of a run)",
+            f"see that its name can be resolved here, and let this machine in: {again} --allow-current-ip; or for the length of "
+            f"a run: {again} --open-firewall",
         ) from None
     console.say(f"{name} answers")
 
@@ -205,7 +207,7 @@ def _local(flags: Mapping[str, Any], filling: _Filling, console: Console) -> Exi
     )
     foundation.show(plan, console)
     if flags["plan"]:
-        return _end_plan(plan, console)
+        return _end_plan(plan, filling, console)
     running = server.local(filling.found, say=console.note)
     app_file = Path(running.app_file)
     goal = target.at(running.dsn, "--local", mode=filling.mode, flags=["--local"], found=filling.found, app_file=app_file)
@@ -272,7 +274,13 @@ def _document(
     )
 
 
-def _end_plan(plan: Plan, console: Console) -> ExitCode:
-    console.say(f"{len(plan.writes) or 'nothing'} to change; nothing was written")
-    console.document(plan.facts())
+def _end_plan(plan: Plan, filling: _Filling, console: Console) -> ExitCode:
+    then = ["the pending migrations would be applied (`invoke migrate --plan` shows which)"] if filling.migrate else []
+    if filling.roles:
+        user, keeps = filling.roles.wanted.user, filling.roles.keep_password or filling.roles.password
+        then.append(f"the role {user} would be made or converged{'' if keeps else ', with a new password'}, and tested")
+    for line in then:
+        console.say(f"  then: {line}")
+    console.say(f"{len(plan.writes) or 'nothing'} to change{' before that' if then else ''}; nothing was written")
+    console.document({**plan.facts(), "changes": len(plan.writes), "then": then})
     return ExitCode.OK

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from scripts import firewall, flexible, settings
 from scripts.errors import UsageError
-from scripts.flexible import Wanted
+from scripts.flexible import Wanted, location_key
 from scripts.secret import Secret
 from scripts.settings import Sources
 
@@ -44,6 +44,7 @@ class Reader:
     flags: Mapping[str, Any]
     found: Sources
     problems: list[str] = field(default_factory=list)
+    task: str = "provision"
 
     def origin(self, flag: str) -> str:
         """Where a setting stands."""
@@ -95,7 +96,7 @@ class Reader:
     def _on(self, flag: str, text: str) -> bool:
         if text.lower() in _YES or text.lower() in _NO:
             return text.lower() in _YES
-        self.note(flag, f"{text!r}: on or off is meant")
+        self.note(flag, f"{text!r}: on or off is meant (enabled, disabled)")
         return False
 
     def several(self, flag: str, default: Sequence[str] = ()) -> list[str]:
@@ -120,9 +121,8 @@ class Reader:
         if self.problems:
             count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
             listed = "\n".join(f"  {problem}" for problem in self.problems)
-            raise UsageError(
-                f"{count} with the flags and settings; nothing was done:\n{listed}", "invoke --help TASK; .env.example"
-            )
+            hint = f"invoke --help {self.task}; the settings stand in .env.example"
+            raise UsageError(f"{count} with the flags and settings; nothing was done:\n{listed}", hint)
 
 
 def place(reader: Reader, default_server: str | None = None) -> tuple[str, str, str]:
@@ -137,6 +137,15 @@ def place(reader: Reader, default_server: str | None = None) -> tuple[str, str, 
             reader.problems.append(f"--{flag.replace('_', '-')}, or {variable(flag)}, is missing{hint}")
     group = reader.checked("resource_group", flexible.group_name_problem, f"{server or 'server'}-rg")
     return subscription or "", group or "", server or ""
+
+
+def deadline(reader: Reader) -> float:
+    """Seconds until the database has to answer; a firewall rule takes up to 5 minutes to work."""
+    text = reader.text("ready_deadline", "360") or ""
+    if re.fullmatch(r"[0-9]{1,5}", text):
+        return float(text)
+    reader.note("ready_deadline", f"{text!r}: seconds are meant")
+    return 0.0
 
 
 def with_settings(flags: Mapping[str, Any], found: Sources) -> dict[str, Any]:
@@ -168,9 +177,11 @@ def read(flags: Mapping[str, Any], found: Sources, current_ip: Callable[[Sources
     compute = flexible.compute_problem(sku or None, tier or None, zonal)
     reader.problems += [compute] if compute else []
     location = reader.checked("location", _location_problem)
-    fallback = reader.several("location_fallback", flexible.DEFAULT_LOCATIONS)
+    # Elsewhere than in the US, no data leave their continent because nothing was said.
+    default = flexible.DEFAULT_LOCATIONS if not location or location_key(location) in flexible.US_LOCATIONS else ()
+    fallback = [name for name in reader.several("location_fallback", default) if name != "none"]
     reader.problems += [f"--location-fallback {problem}" for problem in map(_location_problem, fallback) if problem]
-    locations = tuple(dict.fromkeys(map(flexible.location_key, [*([location] if location else []), *fallback])))
+    locations = tuple(dict.fromkeys(map(location_key, [*([location] if location else []), *fallback])))
     password = reader.flags.get("admin_password")
     secret = _password(reader, password)
     if secret is not None:
@@ -180,9 +191,7 @@ def read(flags: Mapping[str, Any], found: Sources, current_ip: Callable[[Sources
     if sslmode not in flexible.SSL_MODES:
         reader.note("sslmode", f"{sslmode!r}: one of {', '.join(flexible.SSL_MODES)}")
     sslrootcert = reader.text("sslrootcert", "system") or ""
-    deadline = reader.text("ready_deadline", "360") or ""
-    if not re.fullmatch(r"\d{1,5}", deadline):
-        reader.note("ready_deadline", f"{deadline!r}: seconds are meant")
+    until = deadline(reader)
     storage = reader.number("storage_size_gib", flexible.STORAGE_SIZES, "GiB")
     version = reader.number("postgres_version", flexible.VERSIONS, "PostgreSQL")
     retention = reader.number("backup_retention_days", flexible.RETENTION, "days")
@@ -220,7 +229,7 @@ def read(flags: Mapping[str, Any], found: Sources, current_ip: Callable[[Sources
         password=secret,
         sslmode=sslmode,
         sslrootcert=sslrootcert,
-        deadline=float(deadline),
+        deadline=until,
         address=address,
     )
 
@@ -240,7 +249,7 @@ def _subscription_problem(text: str) -> str | None:
 
 
 def _location_problem(text: str) -> str | None:
-    if re.fullmatch(r"[a-z0-9]+", flexible.location_key(text)):
+    if re.fullmatch(r"[a-z0-9]+", location_key(text)):
         return None
     return f"{text!r}: not a region, such as eastus2"
 

@@ -127,6 +127,8 @@ def password(name: str, flag: str | None, file: str | None, found: Sources, *, k
     if keep and (flag is not None or file is not None):
         given = f"--{name}" if flag is not None else f"--{name}-file"
         raise UsageError(f"--keep-password, and {given} gives a password", "leave one of them away")
+    if "" in (flag, file):
+        raise UsageError(f"--{name}{'' if flag == '' else '-file'} is empty", "give it a value, or leave it away")
     if flag is not None and file is not None:
         raise UsageError(f"--{name} and --{name}-file both give a password", "leave one away")
     setting = found.get(f"POSTGRES_{name.upper().replace('-', '_')}")
@@ -157,8 +159,8 @@ def in_github_actions(env: Mapping[str, str] | None = None) -> bool:
 
 
 def in_ci(env: Mapping[str, str]) -> bool:
-    """Whether a CI system runs this: they all set CI."""
-    return env.get("CI", "").lower() not in ("", "0", "false")
+    """Whether a CI system runs this: they set CI, and Azure Pipelines TF_BUILD."""
+    return any(env.get(name, "").lower() not in ("", "0", "false") for name in ("CI", "TF_BUILD"))
 
 
 def image(found: Sources, version: int = DEFAULT_VERSION) -> str:

@@ -136,7 +136,8 @@ def _kill_all(popen: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(popen.pid, signal.SIGKILL)  # it leads a session of its own
     popen.kill()
-    popen.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # an interrupt may have left Popen's own lock behind, for good
+        popen.wait(timeout=5)
 
 
 def _text(data: bytes) -> str:

@@ -28,11 +28,11 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> None:
         if not name:
             console.say("nothing to do: there are no data of a server on this machine")
         else:
-            console.confirm(f"Delete the data of {name}?", yes=flags["yes"])
+            console.confirm(f"Delete the data of {name}?", yes=flags["yes"], again=again)
             server.down(found, purge=True, say=console.say)
         console.document({"deleted": [name] if name else []})
         return
-    reader = request.Reader(flags, found)
+    reader = request.Reader(flags, found, task="teardown")
     subscription, group, name = request.place(reader)
     reader.finish()
     wanted = Wanted(subscription=subscription, group=group, server=name, database="", locations=())
@@ -80,13 +80,11 @@ def run(
             "and its backups"
         )
     if delete_group:
-        others = [
-            item for item in client.ask(az.contents(wanted))[0] or [] if item != f"{PROVIDER}/flexibleServers {wanted.server}"
-        ]
+        others = [item for item in client.ask(az.contents(wanted))[0] if item != f"{PROVIDER}/flexibleServers {wanted.server}"]
         rows += [f"group {wanted.group}", *(f"in it: {item}" for item in others)]
     for row in rows:
         console.say(f"  delete {row}")
-    console.confirm_by_name("This can't be undone.", what, yes=yes)
+    console.confirm_by_name("This can't be undone.", what, yes=yes, again=again)
     deleting = az.delete_group if delete_group else az.delete_server
     looking = az.group(wanted) if delete_group else az.server(wanted)
     said = ""
@@ -107,7 +105,7 @@ def run(
                 f"{what} is still there, though az reported no failure", f"see its state in Azure's portal; then: {again}"
             )
     console.say(f"deleted {what}")
-    if store.is_file():
+    if server is not None and store.is_file():
         store.unlink()
         console.say(f"deleted {store}, which held its secrets")
     console.document({"deleted": rows})

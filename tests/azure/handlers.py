@@ -117,6 +117,16 @@ def being_deleted(group: str) -> str:
     return f"The resource group '{group}' is in deprovisioning state and cannot perform this operation."
 
 
+def list_resources(state: Resources, request: Request) -> Answer:
+    """What is in a group: its servers."""
+    state.group(request)
+    found = [server for server in state.servers.values() if server.group.lower() == request.words["group"].lower()]
+    kind = f"{PROVIDER}/flexibleServers"
+    return Answer(
+        200, {"value": [{"id": server.id, "name": server.name, "type": kind, "location": "eastus2"} for server in found]}
+    )
+
+
 def delete_group(state: Resources, request: Request) -> Answer:
     group = state.group(request)
     name = key(request.words["subscription"], request.words["group"])
@@ -426,6 +436,7 @@ ROUTES = [
             "GET /resourcegroups/{group}": show_group,
             "PUT /resourcegroups/{group}": put_group,
             "DELETE /resourcegroups/{group}": delete_group,
+            "GET /resourcegroups/{group}/resources": list_resources,
         },
     ),
     *routes(

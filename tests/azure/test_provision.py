@@ -129,6 +129,8 @@ def test_no_open_region_is_told_in_one_table(world: World) -> None:
         world.emulator.restrict(location, shape)
     world.emulator.regions["centralus"].versions = ["13"]
     world.emulator.regions["westus2"].skus["Burstable"] = []
+    unknown = world.provision("--location", "marsnorth")
+    failed(unknown, 2, "--location marsnorth: there is no such region", "az account list-locations")
     result = world.provision("--location", "eastus", "--location-fallback", "eastus2,centralus,westus2,marsnorth")
     failed(result, 1, "none of the regions takes", "--location-fallback")
     for words in (
@@ -257,6 +259,8 @@ def test_a_standing_server_is_changed_to_what_is_asked_for(world: World) -> None
     changes = ("--storage-size-gib", "64", "--backup-retention-days", "14", "--sku-name", "standard_b2s")
     asked = world.provision(*changes)
     failed(asked, 2, "with a restart", "Nobody is at the terminal to say so", "--yes")
+    nowhere = world.provision("--sku-name", "standard_bxx")
+    failed(nowhere, 2, "standard_bxx is not offered in eastus2; in the tier Burstable are Standard_B1ms")
     changed = world.made(*changes, "--yes")
     server = world.emulator.servers[0]
     assert changed["changed"]
@@ -384,7 +388,10 @@ def test_secrets_are_not_emitted_into_the_log_of_a_ci_run(world: World) -> None:
     failed(refused, 2, "--emit-secrets would put the secrets into the log", "--secrets-file")
     emitted = world.provision("--emit-secrets", "--json", env={"CI": "true"})
     assert emitted.returncode == 0, emitted.stderr
-    assert json.loads(emitted.stdout)["adminPassword"] == world.emulator.servers[0].password
+    assert json.loads(emitted.stdout)["adminPassword"] == "****", "the file has it"
+    assert stored(world).password.reveal() == world.emulator.servers[0].password
+    at_home = world.provision("--emit-secrets", "--json")
+    assert json.loads(at_home.stdout)["adminPassword"] == world.emulator.servers[0].password
 
 
 def test_a_failure_is_a_document_too(world: World) -> None:
@@ -406,7 +413,12 @@ def test_teardown_asks_for_the_name_and_looks_whether_it_is_gone(world: World) -
     assert f"deleted {world.server}" in gone.stdout
     assert world.emulator.servers == []
     assert "nothing to do" in world.invoke("teardown", "--yes").stdout
+    world.emulator.add_server(f"{world.server}-rg", "another")
+    world.secrets_file.rename(store := ROOT / ".local" / f"{world.server}.env")
     whole_group = world.invoke("teardown", "--delete-group", "--yes")
+    assert "in it: Microsoft.DBforPostgreSQL/flexibleServers another" in whole_group.stdout
+    assert store.exists(), "it may be of a server elsewhere"
+    store.unlink()
     assert f"deleted {world.server}-rg" in whole_group.stdout
     assert world.emulator.state.groups == {}
 

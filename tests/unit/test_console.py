@@ -343,8 +343,8 @@ def test_beside_a_bar_what_takes_long_is_a_line() -> None:
 def test_yes_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     screen = Screen()
-    screen.console.confirm("Delete it?", yes=True)
-    screen.console.confirm_by_name("This can't be undone.", "srv1", yes=True)
+    screen.console.confirm("Delete it?", yes=True, again="invoke it")
+    screen.console.confirm_by_name("This can't be undone.", "srv1", yes=True, again="invoke it")
     assert (screen.out, screen.err) == ("", "")
 
 
@@ -353,10 +353,10 @@ def test_a_question_is_answered_by_y(monkeypatch: pytest.MonkeyPatch, answer: st
     monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
     screen = Screen()
     if goes_on:
-        screen.console.confirm("Delete it?", yes=False)
+        screen.console.confirm("Delete it?", yes=False, again="invoke it")
     else:
         with pytest.raises(OpsError, match="nothing was changed"):
-            screen.console.confirm("Delete it?", yes=False)
+            screen.console.confirm("Delete it?", yes=False, again="invoke it")
     assert screen.out == "Delete it? [y/N] "
 
 
@@ -365,10 +365,10 @@ def test_what_can_not_be_undone_is_answered_by_its_name(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
     screen = Screen()
     if goes_on:
-        screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False)
+        screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False, again="invoke it")
     else:
         with pytest.raises(OpsError, match="that is not its name; nothing was changed"):
-            screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False)
+            screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False, again="invoke it")
     assert screen.out == "This can't be undone. Type srv1 to go on: "
 
 
@@ -376,15 +376,15 @@ def test_the_end_of_the_input_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen()
     monkeypatch.setattr(sys, "stdin", Terminal(""))
     with pytest.raises(OpsError, match="nothing was changed"):
-        screen.console.confirm("Delete it?", yes=False)
+        screen.console.confirm("Delete it?", yes=False, again="invoke it")
     with pytest.raises(OpsError, match="nothing was changed"):
-        screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False)
+        screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False, again="invoke it")
 
 
 def test_with_json_a_question_stands_beside_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
     screen = Screen(as_json=True)
-    screen.console.confirm("Delete it?", yes=False)
+    screen.console.confirm("Delete it?", yes=False, again="invoke it")
     assert (screen.out, screen.err) == ("", "Delete it? [y/N] ")
 
 
@@ -392,7 +392,7 @@ def test_where_nobody_is_there_a_question_is_an_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\nsrv1\n"))
     screen = Screen()
     with pytest.raises(UsageError, match="Delete it\\? Nobody is at the terminal"):
-        screen.console.confirm("Delete it?", yes=False)
+        screen.console.confirm("Delete it?", yes=False, again="invoke it")
     with pytest.raises(UsageError, match="Nobody is at the terminal") as caught:
-        screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False)
-    assert caught.value.hint == "add --yes"
+        screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False, again="invoke it")
+    assert caught.value.hint == "invoke it --yes"

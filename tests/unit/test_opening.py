@@ -235,7 +235,7 @@ def test_a_server_that_answers_is_not_waited_for() -> None:
 def test_a_firewall_that_is_not_open_yet_is_waited_for(shut: Unreachable) -> None:
     pauses, said = waited(Answers(shut, shut, None))
     assert len(pauses) == 2
-    assert said == "waiting up to 60 s until srv1.postgres.database.azure.com lets this machine in\n"
+    assert said == f"waiting up to 60 s until srv1.postgres.database.azure.com lets this machine in: {shut.message}\n"
 
 
 @pytest.mark.parametrize(("answer", "deadline"), [(WRONG, 60.0), (SHUT, -1.0)])

@@ -149,7 +149,7 @@ def test_resiliency_is_on_off_or_left_open(text: str, zonal: bool) -> None:
 
 def test_a_switch_that_is_neither_on_nor_off_is_a_problem() -> None:
     assert problems({"zonal_resiliency": "maybe"}, {"POSTGRES_PRUNE_FIREWALL": "2"}) == [
-        "--zonal-resiliency 'maybe': on or off is meant",
+        "--zonal-resiliency 'maybe': on or off is meant (enabled, disabled)",
         "POSTGRES_PRUNE_FIREWALL (environment) '2': on or off is meant",
     ]
 
@@ -215,7 +215,7 @@ def test_the_password_comes_from_a_flag_a_file_stdin_or_a_setting(tmp_path: Path
     [
         ({"admin_password": "short"}, {}, "the password of --admin-password: it has to have 8 to 128 characters"),
         ({"admin_password": "X1-pgadmin", "admin_user": "pgadmin"}, {}, "three or more characters in a row"),
-        ({"admin_password": ""}, {}, "the password of --admin-password is empty"),
+        ({"admin_password": ""}, {}, "--admin-password is empty"),
         ({"admin_password": "x", "admin_password_file": "y"}, {}, "both give a password"),
         ({}, {"POSTGRES_ADMIN_PASSWORD": "short"}, "the password of POSTGRES_ADMIN_PASSWORD (environment): it has to have 8"),
     ],

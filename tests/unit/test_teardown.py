@@ -120,7 +120,7 @@ def test_where_nobody_can_be_asked_nothing_is_deleted(run: Run, monkeypatch: pyt
     monkeypatch.setattr(sys, "stdin", io.StringIO("srv1\n"))
     with pytest.raises(UsageError, match="Nobody is at the terminal") as caught:
         run(yes=False)
-    assert caught.value.hint == "add --yes"
+    assert caught.value.hint == "invoke teardown X --yes"
     assert run.cloud.writes == []
 
 
