@@ -111,6 +111,7 @@ SELECT json_build_object(
   'database', current_database(),
   'user', current_user,
   'is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+  'may_own', coalesce(pg_has_role(to_regrole('{OWNER}'), '{"SET" if version >= SET_OPTION else "MEMBER"}'), false),
   'tls', current_setting('ssl') = 'on',
   'connections', current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
     - coalesce(current_setting('reserved_connections', true)::int, 0),
@@ -257,6 +258,7 @@ class Rights:
     owner: str  # of the database
     user: str
     is_superuser: bool
+    may_own: bool  # whether the user may become the owners' group
     tls: bool  # whether the server offers it
     connections: int  # that roles without privileges can have among them
     limits: Mapping[str, int]  # connections of each login role that has a limit
@@ -304,7 +306,7 @@ def rights(lines: Iterable[str]) -> Rights:
     return Rights(
         **{
             name: facts[name]
-            for name in ("version", "database", "user", "is_superuser", "tls", "connections", "limits", "samples")
+            for name in ("version", "database", "user", "is_superuser", "may_own", "tls", "connections", "limits", "samples")
         },
         owner=next((item["owner"] for item in facts["objects"] if item["kind"] == "DATABASE"), ""),
         grants=grants,

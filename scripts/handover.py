@@ -18,6 +18,7 @@ from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
 
 VARIABLE = "POSTGRES_DSN"  # the name under which applications look for it
+_LONGEST = 4096  # bytes that a line with a DSN is allowed for
 _TIMEOUT = 60.0  # seconds for one answer of gh
 _LOGIN_HINT = "gh auth login, or a token in GH_TOKEN; `gh auth status` says"
 
@@ -46,6 +47,8 @@ class Destinations:
             raise UsageError("--github-environment and --repo say where --github-secret is", f"add --github-secret {VARIABLE}")
         if self.secrets_file is not None:
             _check_file(self.secrets_file)
+        for path in filter(None, (self.app_file, self.secrets_file)):
+            _check_room(path)
         if self.github_secret is not None:
             name = self.github_secret
             if not re.fullmatch(r"(?!GITHUB_)[A-Z_][A-Z0-9_]*", name, re.IGNORECASE | re.ASCII):
@@ -69,23 +72,22 @@ class Destinations:
             with Az(self.env) as client:
                 client.ask(az.vault(self.key_vault))
 
-    def deliver(self, dsn: Dsn, console: Console) -> list[str]:
-        """Puts the DSN everywhere; returns where, for a sentence. Raises OpsError when one of them doesn't take it."""
-        value, places = dsn.uri(), []
+    def deliver(self, dsn: Dsn, console: Console) -> Iterator[str]:
+        """Puts the DSN everywhere; yields where it has arrived, for a sentence. Raises OpsError when one doesn't take it."""
+        value = dsn.uri()
         for path in (self.app_file, self.secrets_file):
             if path is not None:
                 set_in_file(path, VARIABLE, value)
-                places.append(f"{VARIABLE} in {path}")
+                yield f"{VARIABLE} in {path}"
         if self.github_secret is not None:
             self._gh("set", self.github_secret, stdin=value)
-            places.append(self._github)
+            yield self._github
         if self.key_vault is not None:
             with Az(self.env, redact=console.redact) as client:
-                places.append(f"the Key Vault secret {az.put_secret(client, self.key_vault, self._vault_secret, value)}")
+                yield f"the Key Vault secret {az.put_secret(client, self.key_vault, self._vault_secret, value)}"
         if self.emit:
             console.emit(VARIABLE, value)
-            places.append("this terminal")
-        return places
+            yield "this terminal"
 
     @property
     def _vault_secret(self) -> str:
@@ -152,9 +154,10 @@ def push(dsn: Dsn, destinations: Destinations, console: Console) -> None:
     destinations.check()
     if dsn.is_local and destinations.github_secret:
         console.note(f"warning: {dsn} leads to this machine, which GitHub can't reach")
-    places = destinations.deliver(dsn, console)
-    for place in places:
+    places = []
+    for place in destinations.deliver(dsn, console):
         console.say(f"handed over: {place}")
+        places.append(place)
     facts = {"dsn": str(dsn), "handed_over": places}
     console.document(facts, {VARIABLE: dsn.uri()} if destinations.emit else {})
 
@@ -176,6 +179,24 @@ def _check_file(path: Path) -> None:
         raise UsageError(f"--secrets-file {path}: you may not write into the folder {real.parent}")
     if there:
         _read(path)
+
+
+def _check_room(path: Path) -> None:
+    """Writes as much beside the file as it will hold: on a disk that is full, no password is to be changed first."""
+    path = path.resolve()
+    trial = path.with_name(f"{path.name}.{os.getpid()}.room")
+    try:
+        _write(trial, "#" * ((path.stat().st_size if path.exists() else 0) + _LONGEST), path)
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str, meant: Path) -> None:
+    try:
+        shell.write_private(path, text)
+    except OSError as error:
+        hint = "make room for it, or name another file"
+        raise OpsError(f"{meant} can't be written: {error.strerror}; it is as it was", hint) from None
 
 
 def _read(path: Path) -> str:
@@ -212,7 +233,4 @@ def set_in_file(path: Path, name: str, value: Secret | None) -> None:
     whole = "".join(parts)
     if not placed and line:
         whole += ("" if not whole or whole.endswith("\n") else end) + line
-    try:
-        shell.write_private(path, whole)
-    except OSError as error:
-        raise OpsError(f"{path} can't be written: {error.strerror}", "nothing of it was changed") from None
+    _write(path, whole, path)

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scripts import access, grants, lock, logins, probe, secret
-from scripts.catalogs import Rights
+from scripts.catalogs import OWNER, Rights, identifier
 from scripts.console import Console
 from scripts.dsn import Dsn
-from scripts.errors import ExitCode, OpsError, UsageError
+from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 from scripts.grants import Extra
 from scripts.handover import VARIABLE, Destinations
 from scripts.logins import Change, Wanted
 from scripts.probe import Outcome
-from scripts.psql import Session
+from scripts.psql import PsqlError, Session
 from scripts.secret import Secret
 from scripts.target import Target
 
@@ -79,11 +79,13 @@ class _Runner:
         self.options = options
         self.console = console
         self.again = self._command(
+            "--check" if options.check_only else "--plan" if options.plan_only else "",
             "--keep-password" if options.keep_password else options.password_flag,
             "--revoke-extra" if options.revoke_extra else "",
             *options.destinations.flags(),
         )
         self.result = _Result()
+        self.unsafe = ""  # what the server has, or may have, that nobody else knows yet
         # Known before anything is printed, so that nothing of them can be.
         self.password = options.password[0] if options.password else secret.generate()
         probe.conceal(console, target, options.wanted, self.password)
@@ -112,8 +114,27 @@ class _Runner:
         if not (options.plan_only or options.check_only):
             options.destinations.check()
         self.console.say(f"target: {self.target.dsn}")
-        access.run(self.target, self._work, wait=options.wait, again=self.again, note=self.console.note)
+        try:
+            access.run(self.target, self._work, wait=options.wait, again=self.again, note=self.console.note)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted{self._lost()}", f"go on: {self.again}") from None
+        except OpsError as error:
+            if self.unsafe:
+                error.message += self._lost()
+                error.hint = (
+                    self.again if self.again in error.hint else f"{error.hint}; then: {self.again}".removeprefix("; then: ")
+                )
+            raise
         return self._report()
+
+    def _lost(self) -> str:
+        """What became of a new password that is not safe everywhere."""
+        if not self.unsafe:
+            return ""
+        places = (
+            "; it was handed over: " + ", ".join(self.result.places) if self.result.places else " and was handed over nowhere"
+        )
+        return f"\n  the server {self.unsafe} a new password of {self.result.role}, with which the former DSN is void{places}"
 
     def _work(self, session: Session) -> None:
         self.result = _Result()
@@ -121,6 +142,7 @@ class _Runner:
             lock.acquire(session, wait=self.options.lock_wait, again=self.again, note=self.console.note)
         seen = self._observe(session)
         logins.check_ours(seen, self.options.wanted)
+        self._check_rights(seen)
         names = logins.active(seen, self.options.wanted.names) or [self.options.wanted.user]
         self.result.role = names[0]
         if self.options.check_only:
@@ -141,6 +163,18 @@ class _Runner:
         return access.observe(
             session, self.options.wanted, f"invoke migrate {self.target.flags}".rstrip() + f", then: {self.again}"
         )
+
+    def _check_rights(self, seen: Rights) -> None:
+        """Sees to it that later tables can be tried, before anything is changed. Raises OpsError."""
+        if seen.may_own:
+            return
+        options = "" if seen.direct else " WITH INHERIT TRUE, SET TRUE"
+        grant = f"GRANT {OWNER} TO {identifier(seen.user)}{options};"
+        what = f"{seen.user} may not become {OWNER}, as the self-test has to"
+        if self.options.plan_only:
+            self.result.notes.append(f"{what}; an administrator can let it: {grant}")
+            return
+        raise OpsError(f"{what}; nothing was changed", f"an administrator runs: {grant} then: {self.again}")
 
     def _new_password(self, seen: Rights, name: str) -> str | None:
         """The verifier of the password to set, or None when the role keeps what it has."""
@@ -214,7 +248,7 @@ class _Runner:
             seen = self._observe(session)
         changes = self._changes(seen, names, scram)
         if changes:
-            access.apply(session, changes)
+            self._change(session, changes, new_password=scram is not None)
             self.result.new_password = scram is not None and names[0] in seen.roles
             for change in changes:
                 self._did(change.what)
@@ -231,6 +265,16 @@ class _Runner:
             self.console.say(f"nothing to do: {' and '.join(names)} of {seen.database} as designed")
         self._hand_over(seen, names)  # before anything else can go wrong: a new password is known to nobody yet
         self._check(session, seen, names)
+
+    def _change(self, session: Session, changes: Sequence[Change], *, new_password: bool) -> None:
+        self.unsafe = "may have" if new_password else ""
+        try:
+            access.apply(session, changes)
+        except PsqlError as error:
+            if error.error is not None and not error.lost_server:
+                self.unsafe = ""  # the server refused all of it
+            raise
+        self.unsafe = "has" if new_password else ""
 
     def _did(self, what: str) -> None:
         self.result.done.append(what)
@@ -283,7 +327,10 @@ class _Runner:
                     f"give its DSN in {VARIABLE}, or let {self._with_new_password} set a new password",
                 )
             return
-        result.places += self.options.destinations.deliver(result.dsn, self.console)
+        for place in self.options.destinations.deliver(result.dsn, self.console):
+            self.console.say(f"handed over: {place}")
+            result.places.append(place)
+        self.unsafe = ""
 
     def _report(self) -> ExitCode:
         result, console = self.result, self.console
@@ -299,8 +346,6 @@ class _Runner:
             console.say(f"self-test as {result.role}{how}: {good} of {result.outcome.tried} as designed")
         if result.dsn is not None:
             console.say(f"dsn: {result.dsn}")
-        for place in result.places:
-            console.say(f"handed over: {place}")
         for note in result.notes:
             console.note(f"note: {note}")
         for problem in result.problems:

@@ -507,6 +507,100 @@ def test_a_new_password_is_handed_over_although_the_connections_are_all_in_use(a
     assert app.execute("SELECT current_user") == [(app.user,)]
 
 
+# A new password is safe, or it is said where it isn't.
+
+SECRET_TAKER = """#!/bin/sh
+[ "$2" = set ] || exit 0
+%s
+"""
+
+
+@pytest.fixture
+def gh(tmp_path: Path) -> Path:
+    """A gh that lists secrets; what it does to set one is written behind it."""
+    path = tmp_path / "bin" / "gh"
+    path.parent.mkdir()
+    path.write_text(SECRET_TAKER % "exit 0")
+    path.chmod(0o755)
+    return path
+
+
+def small_files() -> None:
+    """In the process that is about to be: no file gets larger than this, as on a disk that is full."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+
+@pytest.mark.once
+@as_azure
+def test_a_disk_that_is_full_changes_no_password(app: App) -> None:
+    app.make()
+    app.file.write_text(app.file.read_text() + "#" * 47_000)
+    before = end_state(app)
+    words = ("--backtest-service-user", app.user, "--secrets-file", str(app.file))
+    env = {**ENV, "POSTGRES_ADMIN_DSN": app.database.uri}
+    argv = invoke_argv("roles", *words)
+    result = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, check=False, preexec_fn=small_files)
+    assert result.returncode == 1, result.stderr
+    assert f"{app.file} can't be written: File too large; it is as it was" in result.stderr
+    assert end_state(app) == before
+    assert [path.name for path in app.file.parent.iterdir()] == ["app.env"]
+
+
+@pytest.mark.once
+@as_azure
+@pytest.mark.parametrize(
+    ("how", "code", "message"),
+    [
+        ("echo no network >&2; exit 1", 1, "error: the GitHub secret X can't be written: no network\n"),
+        ("kill -INT $PPID; sleep 5", 130, "error: interrupted\n"),
+    ],
+    ids=["refused", "interrupted"],
+)
+def test_a_new_password_that_is_not_safe_is_told_with_the_command_that_sets_another(
+    app: App, gh: Path, how: str, code: int, message: str
+) -> None:
+    app.make()
+    first = app.uri
+    gh.write_text(SECRET_TAKER % how)
+    env = {"PATH": f"{gh.parent}:{ENV['PATH']}"}
+    result = app.roles("--github-secret", "X", "--secrets-file", str(app.file), env=env)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    told = f"  the server has a new password of {app.user}, with which the former DSN is void; it was handed over: "
+    assert f"{told}POSTGRES_DSN in {app.file}\n" in result.stderr
+    assert app.uri != first
+    gh.write_text(SECRET_TAKER % "exit 0")
+    advised(app, result, env)
+    result = app.roles("--github-secret", "X", env=env)
+    assert "handed over: the GitHub secret X\n" in result.stdout
+
+
+@pytest.mark.once
+def test_an_administrator_who_may_not_become_the_owners_is_told_before_anything_is_changed(app: App) -> None:
+    app.make()
+    admin, user = superuser(app), f"admin_{secrets.token_hex(4)}"
+    app.database.made_roles.append(user)
+    admin.execute(f"CREATE ROLE {user} LOGIN CREATEROLE PASSWORD 'hers'")
+    admin.execute(f"GRANT CONNECT ON DATABASE {app.database.dsn.database} TO {user}")
+    options = " WITH ADMIN OPTION" if int(admin.execute("SHOW server_version_num")[0][0]) >= 160000 else ""
+    if options:
+        admin.execute(f"GRANT {app.user} TO {user}{options}")
+    app.database = replace(app.database, dsn=replace(app.database.dsn.with_params(user=user), password=Secret("hers")))
+    before = end_state(app)
+    result = app.roles("--secrets-file", str(app.file))
+    assert result.returncode == 1
+    assert f"{user} may not become serving_owner, as the self-test has to; nothing was changed" in result.stderr
+    assert end_state(app) == before
+    plan = app.roles("--plan")
+    assert (plan.returncode, f"note: {user} may not become serving_owner" in plan.stderr) == (0, True)
+    statement = re.search("an administrator runs: (GRANT [^;]*;) then: invoke", result.stderr)
+    assert statement is not None
+    admin.execute(statement[1])
+    advised(app, result)
+
+
 def test_what_is_locked_is_not_tried_and_no_finding(tables: App) -> None:
     with psycopg.connect(superuser(tables).uri) as migration:
         migration.execute("LOCK TABLE core.made")

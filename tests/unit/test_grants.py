@@ -78,6 +78,7 @@ def answer(version: int = 160004) -> dict[str, Any]:
         "database": "serving",
         "user": "azadmin",
         "is_superuser": False,
+        "may_own": True,
         "tls": True,
         "connections": 97,
         "limits": {"app": 43, "other": 20},

@@ -282,7 +282,7 @@ def test_gh_is_given_the_value_on_its_standard_input_alone(
     destinations = Destinations(github_secret="X", github_environment=environment, repo=repo, env=env, run=gh)
     destinations.check()
     assert gh.calls == [(["gh", "secret", "list", *words], b"")]
-    assert destinations.deliver(DSN, screen) == [place]
+    assert list(destinations.deliver(DSN, screen)) == [place]
     assert gh.calls[1:] == [(["gh", "secret", "set", "X", *words], URI.encode())]
     assert gh.envs == [{"PATH": env["PATH"], "HOME": "/home/me", "GH_PROMPT_DISABLED": "1"}] * 2
     assert all(0 < timeout < float("inf") for timeout in gh.timeouts)
@@ -303,7 +303,7 @@ def test_what_gh_says_of_the_value_is_not_shown(env: dict[str, str]) -> None:
     screen, out, err = console()
     gh = Gh({"set": failed(f"failed to set {URI}: {PASSWORD}")})
     with pytest.raises(OpsError) as caught:
-        Destinations(github_secret="X", env=env, run=gh).deliver(DSN, screen)
+        list(Destinations(github_secret="X", env=env, run=gh).deliver(DSN, screen))
     screen.failure(caught.value)
     assert err.getvalue().startswith("error: the GitHub secret X can't be written: failed to set ****: ****\nnext:  gh auth ")
     assert out.getvalue() == ""
@@ -318,7 +318,7 @@ def test_a_dsn_goes_to_every_place_that_is_named(tmp_path: Path, env: dict[str, 
     destinations = Destinations(
         emit=True, secrets_file=tmp_path / ".env", github_secret="X", app_file=tmp_path / "app.env", env=env, run=gh
     )
-    assert destinations.deliver(DSN, screen) == [
+    assert list(destinations.deliver(DSN, screen)) == [
         f"POSTGRES_DSN in {tmp_path / 'app.env'}",
         f"POSTGRES_DSN in {tmp_path / '.env'}",
         "the GitHub secret X",
