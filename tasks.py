@@ -469,12 +469,17 @@ def psql(
     psql: str | None = None,
     docker: bool = False,
     as_app: bool = False,
+    backtest_service_user: str | None = None,
 ) -> ExitCode:
     """Open a psql on the database, as the administrator or with --as-app as the application."""
-    from scripts import target
+    from scripts import logins, target
 
+    if as_app and dsn:
+        raise UsageError("--as-app takes the DSN of POSTGRES_DSN, and --dsn names another", "leave one of them away")
     goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
-    return ExitCode.OK if (goal.as_app(console) if as_app else goal).attach() == 0 else ExitCode.FAILED
+    if as_app:
+        goal = goal.as_app(logins.wanted(settings.app_user(backtest_service_user, goal.found), None, {}).names, console)
+    return ExitCode.OK if goal.attach() == 0 else ExitCode.FAILED
 
 
 @command
@@ -483,6 +488,7 @@ def push(
     dsn: str | None = None,
     env_file: str | None = None,
     local: bool = False,
+    backtest_service_user: str | None = None,
     emit_secrets: bool = False,
     secrets_file: str | None = None,
     github_secret: str | None = None,
@@ -494,11 +500,16 @@ def push(
 ) -> None:
     """Put the application's DSN, POSTGRES_DSN, where it belongs: a dotenv file, a secret of GitHub."""
     flags = dict(locals())
-    from scripts import handover, target
+    from scripts import handover, logins, target
 
     goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=None, docker=False, console=console)
+    names = logins.wanted(settings.app_user(backtest_service_user, goal.found), None, {}).names
+    if dsn:
+        target.check_app(goal.dsn, goal.origin, names)
+    else:
+        goal = goal.as_app(names, console)
     handover.push(
-        (goal if dsn else goal.as_app(console)).dsn,
+        goal.dsn,
         handover.destinations(flags, env=goal.env, app_file=goal.app_file),
         console,
     )

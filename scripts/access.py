@@ -61,7 +61,7 @@ def run(target: Target, work: Callable[[Session], None], *, wait: float, again: 
             return target.ask(work, wait=wait, on_message=lambda message: note(f"  {message.text}"))
         except PsqlError as error:
             if last or not may_pass(error):
-                raise explained(error, again) from None
+                raise explained(error, target, again) from None
     return None
 
 
@@ -70,14 +70,15 @@ def may_pass(error: PsqlError) -> bool:
     return error.error is not None and error.error.text == "tuple concurrently updated"
 
 
-def explained(error: PsqlError, again: str) -> OpsError:
+def explained(error: PsqlError, target: Target, again: str) -> OpsError:
     """What the server refused, and who could do it."""
     hint = f"see {'that the server is up' if error.lost_server else 'what the log of the server says'}, then: {again}"
     if error.error is not None and error.error.sqlstate == NOT_ALLOWED:
         groups = ", ".join(catalogs.GROUPS)
-        hint = (
-            f"use the DSN of the administrator who made the groups, or let one run: GRANT {groups} TO the user of this DSN "
-            f"WITH ADMIN OPTION; then: {again}"
+        hint = target.without_rights(
+            f"use the DSN of the administrator who made the groups, or let one run: "
+            f"GRANT {groups} TO {catalogs.identifier(target.dsn.params['user'])} WITH ADMIN OPTION; then: {again}",
+            again,
         )
     details = "".join(f"\n  {line}" for line in error.error.details) if error.error else ""
     return OpsError(f"the server refused: {error.error.text if error.error else error.message}{details}", hint)

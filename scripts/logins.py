@@ -22,6 +22,7 @@ SECOND = "_b"  # what the second login role's name ends with
 # Settings of the role, which stand in for what an application forgets; times as PostgreSQL writes them.
 TIMEOUTS = {"statement_timeout": "60s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
 _UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
+_TIMES = "write it as 30s, 500ms, 2min, or 0 for none"
 _OF_SERVER = ("pg_parameter_acl", "pg_tablespace")  # catalogs of what no migration grants to a group
 _NAME_LIMIT = 63  # bytes of a name in PostgreSQL (NAMEDATALEN - 1); a longer one is cut off
 
@@ -64,7 +65,9 @@ def wanted(user: str, limit: str | None, timeouts: Mapping[str, str | None]) -> 
         raise UsageError(f"--connection-limit {limit}: not a number of connections", "write it as 20")
     for setting, value in timeouts.items():
         if value is not None and not 0 <= milliseconds(value) < 2**31:
-            raise UsageError(f"--{_flag(setting)} {value}: not a time", "write it as 30s, 500ms, 2min, or 0 for none")
+            raise UsageError(f"--{_flag(setting)} {value}: not a time", _TIMES)
+        if value is not None and value.strip().isdigit() and milliseconds(value):
+            raise UsageError(f"--{_flag(setting)} {value}: {value.strip()} of what? PostgreSQL would take milliseconds", _TIMES)
     given = {setting: value for setting, value in timeouts.items() if value is not None}
     return Wanted(user=user, limit=int(limit) if limit else None, timeouts=given)
 
@@ -117,10 +120,10 @@ def check_ours(seen: Rights, wanted: Wanted) -> None:
             elif any(given.group == catalogs.OWNER for given in role.memberships):
                 reason = f"is a member of {catalogs.OWNER}"
         if reason:
-            raise UsageError(
-                f"the login role {name} is not an application's: it {reason}; nothing was changed",
-                "choose another: --backtest-service-user NAME, or POSTGRES_BACKTEST_SERVICE_USER",
-            )
+            hint = "choose another: --backtest-service-user NAME, or POSTGRES_BACKTEST_SERVICE_USER"
+            if name == seen.user:
+                hint = f"if that DSN is the application's, put an administrator's into {settings.ADMIN_DSN}; else {hint}"
+            raise UsageError(f"the login role {name} is not an application's: it {reason}; nothing was changed", hint)
 
 
 def _writes(seen: Rights, role: Role) -> bool:

@@ -95,7 +95,7 @@ class _Runner:
             raise OpsError(
                 f"{facts.user} is no member of {facts.group} who may become it, and it owns the ledger of {facts.database}; "
                 "nothing was applied",
-                f"an administrator runs: GRANT {facts.group} TO {facts.user}{options};",
+                self.target.without_rights(f"an administrator runs: GRANT {facts.group} TO {facts.user}{options};", self.again),
             )
         if not plan.pending:
             self._say_nothing_pending(facts, plan)

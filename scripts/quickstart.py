@@ -33,10 +33,11 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
     console.conceal(*(secret for secret in (password and password[0], app and app[0].password, app and app[0].uri()) if secret))
     console.say(f"server: {up.choice}, {'started' if up.started else 'running'}")
     migrate.run(goal, migrate.Options(wait=10.0), console)
+    wanted = logins.wanted(settings.app_user(None, found), None, {})
     ended = roles.run(
         goal,
         roles.Options(
-            wanted=logins.wanted(settings.app_user(None, found), None, {}),
+            wanted=wanted,
             destinations=handover.Destinations(app_file=goal.app_file, env=goal.env),
             password=password,
             keep_password=password is None and app is not None and probe.knows(goal, app[0]),
@@ -59,7 +60,7 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
             ["version", f"PostgreSQL {facts.version}"],
             ["schemas", ", ".join(schemas)],
             ["migrations", ", ".join(migrations)],
-            ["application", str(goal.as_app(console).dsn)],
+            ["application", str(goal.as_app(wanted.names, console).dsn)],
         ]
     )
     console.say(f"\nnext, with `python3 scripts/bootstrap.py` in front or after `{_ACTIVATE}`:")

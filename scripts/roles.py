@@ -174,7 +174,8 @@ class _Runner:
         if self.options.plan_only:
             self.result.notes.append(f"{what}; an administrator can let it: {grant}")
             return
-        raise OpsError(f"{what}; nothing was changed", f"an administrator runs: {grant} then: {self.again}")
+        hint = self.target.without_rights(f"an administrator runs: {grant} then: {self.again}", self.again)
+        raise OpsError(f"{what}; nothing was changed", hint)
 
     def _new_password(self, seen: Rights, name: str) -> str | None:
         """The verifier of the password to set, or None when the role keeps what it has."""

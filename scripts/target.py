@@ -53,8 +53,11 @@ class Target:
             return settings.app_dsn(self.found)
         return settings.app_dsn(settings.sources(str(self.app_file), env={})) if self.app_file.exists() else None
 
-    def as_app(self, console: Console) -> Target:
-        """The same server as the application sees it. Raises UsageError when its DSN isn't at hand."""
+    def as_app(self, names: Sequence[str], console: Console) -> Target:
+        """The same server as the application sees it, whose login roles have these names.
+
+        Raises UsageError when its DSN isn't at hand, or is somebody else's.
+        """
         found = self.app()
         if found is None:
             where = self.app_file or f"POSTGRES_DSN, in the environment or in {self.found.file_name}"
@@ -63,7 +66,14 @@ class Target:
             hint = f"put it there; or, for a new password: {command}"
             raise UsageError(f"the application's DSN is not at hand: {where} holds none", hint)
         console.conceal(found[0].password, found[0].uri())
+        check_app(*found, names)
         return self.as_role(*found)
+
+    def without_rights(self, hint: str, again: str) -> str:
+        """What to do when the user lacks rights: the `hint`, but never to give the application an administrator's."""
+        if not self.origin.startswith("POSTGRES_DSN"):
+            return hint
+        return f"{self.origin} is the application's DSN: put an administrator's into {settings.ADMIN_DSN}, then: {again}"
 
     def attach(self) -> int:
         """Gives the terminal to a psql; returns its exit code."""
@@ -111,6 +121,15 @@ class Target:
         if error.may_pass and not wait:
             hint += "; --wait SECONDS waits for a server that is starting"
         return Unreachable(f"{self.dsn} can't be reached{waited}:\n{text}", hint, refused=False, may_pass=error.may_pass)
+
+
+def check_app(dsn: Dsn, origin: str, names: Sequence[str]) -> None:
+    """Refuses a DSN of somebody else than the application, an administrator's above all. Raises UsageError."""
+    if dsn.params["user"] not in names:
+        raise UsageError(
+            f"{origin} is {dsn}, and the application's login roles are {' and '.join(names)}; nothing was done with it",
+            "give the application's DSN, or the name of its role: --backtest-service-user NAME",
+        )
 
 
 def resolve(

@@ -33,6 +33,7 @@ TOKEN = secrets.token_hex(8)  # the part of the password that is found nowhere b
 PASSWORD = f":/@%#?&'\"\\$ =ü密🔑{TOKEN}"
 DSN = Dsn({"user": "app", "host": "db.example.com", "port": "5432", "dbname": "d", "sslmode": "require"}, Secret(PASSWORD))
 URI = DSN.uri().reveal()
+OURS = {"POSTGRES_BACKTEST_SERVICE_USER": "app"}
 LINE = f"POSTGRES_DSN={URI}"
 
 Pushed = subprocess.CompletedProcess[str]
@@ -40,7 +41,7 @@ Pushed = subprocess.CompletedProcess[str]
 
 def push(*words: str, env: Mapping[str, str] | None = None, uri: str = URI, cwd: Path = ROOT) -> Pushed:
     """`invoke secret.push WORDS` with the DSN on its standard input."""
-    return invoke("secret.push", "--dsn", "-", *words, stdin=f"{uri}\n", env=env, cwd=cwd)
+    return invoke("secret.push", "--dsn", "-", *words, stdin=f"{uri}\n", env={**OURS, **(env or {})}, cwd=cwd)
 
 
 def shows_no_secret(result: Pushed) -> None:
@@ -83,7 +84,7 @@ def test_a_path_is_meant_from_where_one_is(tmp_path: Path) -> None:
 def test_what_was_pushed_leads_to_the_same_place_again(tmp_path: Path) -> None:
     path, other = tmp_path / "app.env", tmp_path / "other.env"
     assert push("--secrets-file", str(path)).returncode == 0
-    result = invoke("secret.push", "--env-file", str(path), "--secrets-file", str(other))
+    result = invoke("secret.push", "--env-file", str(path), "--secrets-file", str(other), env=OURS)
     assert result.returncode == 0, result.stderr
     assert other.read_bytes() == path.read_bytes()
 
@@ -96,7 +97,7 @@ def test_a_reader_never_sees_half_of_a_file(tmp_path: Path) -> None:
     path.write_text(texts[0])
     seen: set[str] = set()
     process = subprocess.Popen(
-        invoke_argv("secret.push", "--dsn", "-", "--secrets-file", str(path)), env=ENV, cwd=ROOT, stdin=subprocess.PIPE
+        invoke_argv("secret.push", "--dsn", "-", "--secrets-file", str(path)), env=ENV | OURS, cwd=ROOT, stdin=subprocess.PIPE
     )
     assert process.stdin is not None
     process.stdin.write(f"{uris[1]}\n".encode())
@@ -121,7 +122,7 @@ def test_a_disk_that_is_full_leaves_the_old_file_and_no_other(tmp_path: Path) ->
     path.write_text(before)
     result = subprocess.run(
         invoke_argv("secret.push", "--dsn", "-", "--secrets-file", str(path)),
-        env=ENV,
+        env=ENV | OURS,
         cwd=ROOT,
         input=f"{URI}\n",
         capture_output=True,
@@ -144,7 +145,7 @@ def test_a_folder_that_cannot_be_written_into_is_refused(tmp_path: Path) -> None
     for name in ("app.env", "new.env"):
         result = subprocess.run(
             [*words, *invoke_argv("secret.push", "--dsn", "-", "--secrets-file", str(closed / name))],
-            env=ENV,
+            env=ENV | OURS,
             cwd=ROOT,
             input=f"{URI}\n",
             capture_output=True,
@@ -172,6 +173,20 @@ def test_what_cannot_be_a_dotenv_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_push_to_nowhere_is_refused() -> None:
     refused(push(), 2, "nothing says where the DSN goes")
+
+
+@pytest.mark.parametrize("source", ["--dsn", "POSTGRES_DSN"])
+def test_a_dsn_of_somebody_else_is_no_application_s(source: str, tmp_path: Path) -> None:
+    """An administrator's, above all, which the environment has at hand."""
+    path, admin = tmp_path / "app.env", DSN.with_params(user="serving_admin").uri().reveal()
+    words = ["--secrets-file", str(path)]
+    by_flag = source == "--dsn"
+    result = push(*words, uri=admin) if by_flag else invoke("secret.push", *words, env=OURS | {"POSTGRES_DSN": admin})
+    refused(
+        result, 2, "serving_admin:****@db.example.com:5432/d?sslmode=require, and the application's login roles are app and app_b"
+    )
+    assert not path.exists()
+    assert push(*words, "--backtest-service-user", "serving_admin", uri=admin).returncode == 0
 
 
 # The terminal, and the log of GitHub Actions.

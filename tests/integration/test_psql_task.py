@@ -314,11 +314,25 @@ def test_sigterm_at_a_terminal_cancels_the_statement(database: Database, termina
 
 
 def test_as_app_is_the_application_s_dsn(database: Database, role: Dsn, mode: str) -> None:
-    result = psql(
-        database.dsn, "select current_user;\n", "--as-app", "--psql", mode, POSTGRES_DSN=role.uri().reveal(), HOME="/nonexistent"
-    )
+    words = ("--as-app", "--psql", mode, "--backtest-service-user", role.params["user"])
+    result = psql(database.dsn, "select current_user;\n", *words, POSTGRES_DSN=role.uri().reveal(), HOME="/nonexistent")
     assert result.returncode == 0, result.stderr
     assert role.params["user"] in result.stdout
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "and the application's login roles are backtest_service and backtest_service_b; nothing was done with it"),
+        (["--dsn", "-"], "--as-app takes the DSN of POSTGRES_DSN, and --dsn names another"),
+    ],
+)
+def test_as_app_is_nobody_else(words: list[str], message: str) -> None:
+    dsn = "postgresql://postgres:secret@localhost/serving"
+    result = invoke("psql", "--as-app", *words, stdin="select 40 + 2;\n", env={"POSTGRES_DSN": dsn})
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
 
 
 def test_as_app_without_its_dsn_says_how_to_get_one(database: Database, tmp_path: Path) -> None:

@@ -955,6 +955,26 @@ def test_somebody_who_is_no_owner_is_told_before_anything_runs(app: App, folder:
     assert app.database.ledger().keys() == {"0001", "0002", "0003"}
 
 
+@pytest.mark.once
+@as_azure
+def test_nobody_is_told_to_give_the_application_an_administrators_rights(app: App) -> None:
+    app.make()
+    another = ("--backtest-service-user", f"{app.user}_too")
+    roles = invoke("roles", "--check", *another, env={"POSTGRES_DSN": app.uri})
+    for result in (invoke("migrate", "--resume", env={"POSTGRES_DSN": app.uri}), roles):
+        assert result.returncode == 1
+        told = (
+            "next:  POSTGRES_DSN (environment) is the application's DSN: put an administrator's into POSTGRES_ADMIN_DSN, then: "
+        )
+        assert told in result.stderr
+        assert "GRANT" not in result.stderr
+    assert roles.stderr.endswith(f"then: invoke roles {' '.join(another)} --check\n")
+    settings = {"POSTGRES_DSN": app.uri, "POSTGRES_BACKTEST_SERVICE_USER": app.user}
+    result = invoke("roles", "--check", env=settings)
+    assert result.returncode == 2
+    assert "if that DSN is the application's, put an administrator's into POSTGRES_ADMIN_DSN; else choose" in result.stderr
+
+
 @as_azure
 def test_a_member_who_may_not_become_the_owner_is_told_before_anything_runs(app: App, folder: Path) -> None:
     if int(app.database.execute("SHOW server_version_num")[0][0]) < 160000:

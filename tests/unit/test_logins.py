@@ -90,9 +90,16 @@ def test_no_number_of_connections(limit: str) -> None:
     assert raised.value.message == f"--connection-limit {limit}: not a number of connections"
 
 
-@pytest.mark.parametrize("value", ["0", "1", "30s", "500ms", "2min", "1h", "1 d", " 5s ", "2147483647"])
+@pytest.mark.parametrize("value", ["0", " 0 ", "1ms", "30s", "500ms", "2min", "1h", "1 d", " 5s ", "2147483647ms"])
 def test_a_time_is_kept_as_it_was_written(value: str) -> None:
     assert wanted(lock_timeout=value, statement_timeout=None).timeouts == {"lock_timeout": value}
+
+
+@pytest.mark.parametrize("value", ["1", "60", " 60 ", "2147483647"])
+def test_a_number_without_a_unit_is_refused_beside_a_default_in_seconds(value: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        logins.wanted("app", None, {"statement_timeout": value})
+    assert f"--statement-timeout {value}: {value.strip()} of what? PostgreSQL would take milliseconds" in raised.value.message
 
 
 @pytest.mark.parametrize("value", ["", "-1", "s", "1 week", "1.5s", "30 S", "2147483648", "25d", "1s;", "٣s"])
