@@ -6,6 +6,9 @@
 -- grants is missing. It wants CREATEROLE and the ownership of the database, and no superuser.
 
 RESET ROLE;  -- the administrator's own rights, also where the ledger belongs to serving_owner already
+-- Before PostgreSQL 15 everybody may create in public: a function there could fit better than the server's own that is meant,
+-- and would run with the administrator's rights.
+SET search_path = pg_catalog;
 
 -- The groups, and the administrator's own membership in the one that owns.
 DO $$
@@ -175,3 +178,4 @@ $$;
 ALTER TABLE public.schema_migrations OWNER TO serving_owner;
 REVOKE ALL ON TABLE public.schema_migrations FROM PUBLIC;
 GRANT SELECT ON TABLE public.schema_migrations TO serving_writer, serving_reader;
+RESET search_path;

@@ -28,10 +28,9 @@ def observe(session: Session, wanted: Wanted, before: str) -> Rights:
 
 
 def design(session: Session) -> None:
-    """Runs the migration of the design again; whatever it calls is the server's own."""
+    """Runs the migration of the design again."""
     name = grants.DEFINITION.name
-    content = b"SET LOCAL search_path = pg_catalog; " + grants.DEFINITION.read_bytes()  # on its first line: the numbers stay
-    list(session.run([Step(file=name, needs=frozenset({name}))], {name: content}))
+    list(session.run([Step(file=name, needs=frozenset({name}))], {name: grants.DEFINITION}))
 
 
 def apply(session: Session, changes: Sequence[Change]) -> None:

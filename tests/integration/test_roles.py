@@ -330,20 +330,36 @@ def test_no_name_of_an_object_is_a_command_for_the_administrators_psql(app: App,
     assert result.stdout.count("took away: PUBLIC has SELECT on table public.") == len(STRANGE)
 
 
-def test_no_function_of_somebody_else_runs_with_the_administrators_rights(app: App) -> None:
-    """One that fits the arguments better than the server's own would be preferred to it, were its schema searched."""
-    app.make()
-    app.database.execute("CREATE TABLE public.ran (as_whom name)")
+def plant_functions(database: Database) -> None:
+    """Functions in public that fit arguments better than the server's own; they note who runs them."""
+    database.execute("CREATE TABLE public.ran (as_whom name)")
     for arguments in ("text", "name, name", "text, text"):
         given = ", ".join(f"${number}::text" for number, _ in enumerate(arguments.split(","), 2))
-        app.database.execute(
+        database.execute(
             f"CREATE FUNCTION public.format(text, {arguments}) RETURNS text LANGUAGE sql SECURITY INVOKER AS "
             f"$$ INSERT INTO public.ran VALUES (current_user); SELECT pg_catalog.format($1, VARIADIC ARRAY[{given}]) $$"
         )
+
+
+def test_no_function_of_somebody_else_runs_with_the_administrators_rights(app: App) -> None:
+    """One that fits the arguments better than the server's own would be preferred to it, were its schema searched."""
+    app.make()
+    plant_functions(app.database)
     app.database.execute("REVOKE USAGE ON SCHEMA core FROM serving_writer")  # so that the migration is run again
     result = app.roles("--keep-password", env={"POSTGRES_DSN": app.uri})
     assert "ran 0003_roles_and_grants.sql again" in result.stdout, result.stderr
     assert app.database.execute("SELECT DISTINCT as_whom FROM public.ran") == []
+
+
+@pytest.mark.once
+def test_nor_does_one_when_the_design_comes_for_the_first_time_or_by_bare_psql(database: Database) -> None:
+    plant_functions(database)
+    result = invoke("migrate", "--dsn", "-", stdin=database.uri)
+    assert result.returncode == 0, result.stderr
+    by_psql = database.psql("-f", str(MIGRATIONS / "0003_roles_and_grants.sql"), "-c", "SHOW search_path")
+    assert (by_psql.returncode, by_psql.stderr) == (0, "")
+    assert '"$user", public' in by_psql.stdout
+    assert database.execute("SELECT DISTINCT as_whom FROM public.ran") == []
 
 
 # What PUBLIC can be given on what the server and extensions brought along: (grant, how it is named, from which version on).
