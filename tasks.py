@@ -382,9 +382,7 @@ def roles(
         role_making.Options(
             wanted=logins.wanted(settings.app_user(backtest_service_user, goal.found), connection_limit, timeouts),
             destinations=handover.destinations(flags, env=goal.env, app_file=goal.app_file),
-            password=None
-            if check
-            else settings.password(
+            password=settings.password(
                 "backtest-service-password",
                 backtest_service_password,
                 backtest_service_password_file,

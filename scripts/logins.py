@@ -170,7 +170,9 @@ def changes(seen: Rights, name: str, wanted: Wanted, *, scram: str | None = None
         if words:
             found.append(Change(f"change {name}: it {', '.join(told)}", (f"ALTER ROLE {who} {' '.join(words)}",)))
     for setting, value in _timeouts(role, model, wanted).items():
-        found.append(Change(f"set {setting} of {name} to {value}", (f"ALTER ROLE {who} SET {setting} = {literal(value)}",)))
+        before = " (0 before, which is none)" if role and milliseconds(role.settings.get(setting, "")) == 0 else ""
+        statement = f"ALTER ROLE {who} SET {setting} = {literal(value)}"
+        found.append(Change(f"set {setting} of {name} to {value}{before}", (statement,)))
     found += _membership(seen, name, role)
     lacking = grants.lacking(seen, name)
     for grant in (grant for grant in lacking if grant.kind == "DATABASE"):
@@ -220,10 +222,16 @@ def _limit(seen: Rights, model: Role | None, wanted: Wanted) -> int:
 
 
 def _timeouts(role: Role | None, model: Role | None, wanted: Wanted) -> dict[str, str]:
-    """The settings that have to change: what a flag says, else what the model has, else the default."""
+    """The settings that have to change: what a flag says, else what the model has, else the default.
+
+    A role that has none (0) needs a flag that says so each time; but what is in use goes on being so through a rotation.
+    """
     found = {}
     for setting, default in TIMEOUTS.items():
-        value = wanted.timeouts.get(setting) or (model.settings.get(setting) if model else None) or default
+        stands = model.settings.get(setting) if model else None
+        if stands is not None and model is role and milliseconds(stands) == 0:
+            stands = None
+        value = wanted.timeouts.get(setting) or stands or default
         has = role.settings.get(setting) if role else None
         if has is None or milliseconds(has) != milliseconds(value):
             found[setting] = value
@@ -306,6 +314,27 @@ def _reassign(seen: Rights, name: str) -> tuple[str, ...]:
     if seen.is_superuser:
         return (reassign,)
     return (f"GRANT {identifier(name)} TO CURRENT_USER", reassign, f"REVOKE {identifier(name)} FROM CURRENT_USER")
+
+
+def kept(seen: Rights, names: Iterable[str], wanted: Wanted, *, none_too: bool = False) -> list[str]:
+    """What the login roles have otherwise than by default because an earlier flag, or somebody, set it so, as notes.
+
+    Timeouts of 0 are no choice to be kept, unless `none_too`.
+    """
+    found = []
+    for role in (seen.roles[name] for name in names if name in seen.roles):
+        values = (
+            [f"{role.limit} connections (fitted: {budget(seen)})"] if wanted.limit is None and role.limit < budget(seen) else []
+        )
+        for setting, value in role.settings.items():
+            default = TIMEOUTS.get(setting)
+            if setting in wanted.timeouts or (default and milliseconds(value) in (0, milliseconds(default)) and not none_too):
+                continue
+            if default is None or milliseconds(value) != milliseconds(default):
+                values.append(f"{setting} {value} ({f'default: {default}' if default else 'no part of the design'})")
+        if values:
+            found.append(f"{role.name} keeps what was set before: {', '.join(values)}")
+    return found
 
 
 def notes(seen: Rights) -> list[str]:

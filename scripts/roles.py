@@ -200,16 +200,18 @@ class _Runner:
 
     def _dsn_at_hand(self, seen: Rights, names: Sequence[str]) -> Dsn | None:
         """The application's DSN, when one that leads to this database is at hand: given, or POSTGRES_DSN."""
-        if self.options.password:
-            return self._dsn(seen, names[0], self.password)
         found = self.target.app()
+        if self.options.password and not (self.options.check_only and found):
+            return self._dsn(seen, names[0], self.password)
         if found is None:
             return None
         dsn, origin = found
-        if not dsn.same_database(self.target.dsn) or dsn.params["user"] not in names:
-            self.result.notes.append(f"{origin} is {dsn}, which is not {' or '.join(names)} of this database")
-            return None
-        return self._dsn(seen, dsn.params["user"], dsn.password)
+        if dsn.same_database(self.target.dsn) and dsn.params["user"] in names:
+            return self._dsn(seen, dsn.params["user"], dsn.password)
+        told = f"{origin} is {dsn}, which is not {' or '.join(names)} of this database"
+        same_server = dsn.same_database(self.target.dsn) and origin != self.target.origin
+        (self.result.problems if self.options.check_only and same_server else self.result.notes).append(told)
+        return None
 
     def _changes(self, seen: Rights, names: Sequence[str], scram: str | None) -> list[Change]:
         found = [
@@ -234,7 +236,7 @@ class _Runner:
         count = len(changes) + len(gaps) + (len(extras) if self.options.revoke_extra else 0)
         self.console.say(f"{count or 'nothing'} to change; nothing was written")
         self.result.dsn = None
-        self.result.notes += logins.notes(seen)
+        self.result.notes += [*logins.kept(seen, names, self.options.wanted), *logins.notes(seen)]
         self.result.planned = {
             "gaps": gaps,
             "changes": [change.what for change in changes],
@@ -287,15 +289,18 @@ class _Runner:
         undone = [*grants.missing(seen), *(f"still to do: {change.what}" for change in self._changes(seen, names, None))]
         extras = logins.extras(seen, self.options.wanted.names)
         result.problems += [*undone, *(extra.what for extra in extras)]
-        result.next = self._next(undone, extras, live=bool(logins.active(seen, names)))
-        result.notes += logins.notes(seen)
+        result.notes += [*logins.kept(seen, names, self.options.wanted), *logins.notes(seen)]
         there = [name for name in names if name in seen.roles]
         for name in there:
             result.problems += probe.later_tables(session, seen, name)
         if result.dsn is None and there:
             result.dsn = self._dsn_at_hand(seen, there)
+        # A role that can't log in may have the password that is at hand; whether it does shows when it can.
+        result.next = self._next(undone, extras, known=bool(logins.active(seen, names) or result.dsn))
         if result.dsn is None:
             result.notes.append(f"not tried as {names[0]}: its DSN is not at hand ({VARIABLE})")
+            if result.problems and not result.next and there:
+                result.next = f"put the DSN in use into {VARIABLE}, or: {self._with_new_password}"
             return
         result.outcome = probe.run(self.target, seen, result.dsn)
         result.problems += result.outcome.problems
@@ -303,14 +308,14 @@ class _Runner:
         if result.outcome.refused and not result.next and not result.places:
             result.next = f"put the DSN in use into {VARIABLE}, or: {self._with_new_password}"
 
-    def _next(self, undone: Sequence[str], extras: Sequence[Extra], *, live: bool) -> str:
+    def _next(self, undone: Sequence[str], extras: Sequence[Extra], *, known: bool) -> str:
         """The command, or the statement, that mends what differs."""
         statements = "; ".join(statement for extra in extras for statement in extra.statements if extra.by_hand)
         others = [extra for extra in extras if not extra.by_hand]
         if others and self.options.revoke_extra:  # what is left was granted by somebody else, who alone can take it back
             statements = "; ".join(statement for extra in extras for statement in extra.statements)
             return f"a superuser, or who granted it, runs: {statements};" if statements else ""
-        if undone and not live:
+        if undone and not known:
             return self._with_new_password
         if others:
             return f"{self._command('--keep-password', '--revoke-extra')} takes away what is beyond the design"
@@ -340,7 +345,8 @@ class _Runner:
                 f"the password of {result.role} is new, and an old one lets nobody in any more (invoke rotate avoids that)"
             )
         if self.options.check_only and not result.problems:
-            console.say(f"{result.role} of {self.target.dsn.database} as designed")
+            tried = "" if result.outcome else ", by the catalogs alone"
+            console.say(f"{result.role} of {self.target.dsn.database} as designed{tried}")
         if result.outcome is not None:
             how = "" if result.outcome.refused else ", over TLS" if result.outcome.tls else ", without TLS"
             good = result.outcome.tried - len(result.outcome.problems)

@@ -209,6 +209,8 @@ class _Runner:
         for change in changes:
             self.console.say(f"  {change.what}")
         seen, _ = self._observe(session)
+        for note in logins.kept(seen, [now.new], self.options.wanted, none_too=True):
+            self.console.note(f"note: {note}")
         outcome = probe.run(self.target, seen, dsn)
         if outcome.problems:
             listed = "\n".join(f"  {problem}" for problem in outcome.problems)

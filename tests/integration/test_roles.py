@@ -479,6 +479,56 @@ def test_what_a_check_says_is_next_mends_it_and_leaves_the_password(app: App) ->
         assert app.check().returncode == 0
 
 
+@pytest.mark.once
+@as_azure
+def test_a_role_that_may_not_log_in_keeps_the_password_that_is_at_hand(app: App) -> None:
+    app.make()
+    app.database.execute(f"ALTER ROLE {app.user} NOLOGIN")
+    checked = app.check()
+    assert (checked.returncode, "--keep-password\n" in checked.stderr) == (3, True), checked.stderr
+    advised(app, checked, {"POSTGRES_DSN": app.uri})
+    assert app.execute("SELECT current_user") == [(app.user,)]
+
+
+@pytest.mark.once
+@as_azure
+def test_a_check_fails_by_a_dsn_or_a_password_at_hand_that_is_not_the_one_in_use(app: App) -> None:
+    app.make()
+    checked = app.roles("--check")
+    assert (checked.returncode, f"{app.user} of {app.dsn.database} as designed, by the catalogs alone" in checked.stdout) == (
+        0,
+        True,
+    )
+    own = app.roles("--check", env={"POSTGRES_ADMIN_DSN": "", "POSTGRES_DSN": app.database.uri})
+    assert own.returncode == 0, own.stdout
+    for env, told in (
+        ({"POSTGRES_DSN": app.database.uri}, f"which is not {app.user} of this database"),
+        ({"POSTGRES_BACKTEST_SERVICE_PASSWORD": "not the one"}, f"{app.user} can't connect with its DSN: "),
+    ):
+        checked = app.roles("--check", env=env)
+        assert (checked.returncode, told in checked.stdout) == (3, True), checked.stdout
+        assert (
+            f"next:  put the DSN in use into POSTGRES_DSN, or: invoke roles --backtest-service-user {app.user} " in checked.stderr
+        )
+    right = {"POSTGRES_DSN": app.uri, "POSTGRES_BACKTEST_SERVICE_PASSWORD": "of no meaning then"}
+    assert app.roles("--check", env=right).returncode == 0
+
+
+@pytest.mark.once
+@as_azure
+def test_what_drifted_in_the_settings_of_the_role_is_shown(app: App) -> None:
+    app.make("--connection-limit", "5")
+    superuser(app).execute(f"ALTER ROLE {app.user} SET work_mem = '1GB'")
+    superuser(app).execute(f"ALTER ROLE {app.user} SET statement_timeout = 0")
+    checked = app.check()
+    assert checked.returncode == 3
+    assert f"differs: still to do: set statement_timeout of {app.user} to 60s (0 before, which is none)" in checked.stdout
+    assert f"note: {app.user} keeps what was set before: 5 connections (fitted: " in checked.stderr
+    assert "work_mem 1GB (no part of the design)" in checked.stderr
+    advised(app, checked, {"POSTGRES_DSN": app.uri})
+    assert app.check().returncode == 0
+
+
 def test_what_a_check_says_is_next_makes_a_role_that_is_not_there(app: App) -> None:
     checked = app.roles("--check")
     assert checked.returncode == 3

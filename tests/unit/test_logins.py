@@ -222,7 +222,14 @@ def test_a_change_does_not_show_its_statements() -> None:
     ("settings", "statements"),
     [
         (["statement_timeout=1min", "lock_timeout=5000ms", "idle_in_transaction_session_timeout=60000"], []),
-        (["statement_timeout=5min", "lock_timeout=0", "idle_in_transaction_session_timeout=1h"], []),
+        (["statement_timeout=5min", "lock_timeout=1ms", "idle_in_transaction_session_timeout=1h"], []),
+        (
+            ["statement_timeout=0", "lock_timeout=5s", "idle_in_transaction_session_timeout=0ms"],
+            [
+                "ALTER ROLE \"app\" SET statement_timeout = '60s'",
+                "ALTER ROLE \"app\" SET idle_in_transaction_session_timeout = '60s'",
+            ],
+        ),
         (
             ["statement_timeout=60s", "idle_in_transaction_session_timeout=60s"],
             ["ALTER ROLE \"app\" SET lock_timeout = '5s'"],
@@ -236,6 +243,30 @@ def test_a_timeout_that_stands_stays_and_one_that_is_missing_is_set(settings: li
 def test_a_timeout_that_was_asked_for_is_set_unless_it_stands_already() -> None:
     flags = wanted(statement_timeout="1min", lock_timeout="0")
     assert told(converged(), flags=flags) == ["set lock_timeout of app to 0"]
+
+
+def test_no_timeout_at_all_is_named_unless_a_flag_asks_for_it_or_a_rotation_goes_on_with_it() -> None:
+    without = app(settings=["statement_timeout=0", "lock_timeout=5s", "idle_in_transaction_session_timeout=60s"])
+    assert told(without) == ["set statement_timeout of app to 60s (0 before, which is none)"]
+    assert told(without, flags=wanted(statement_timeout="0")) == []
+    assert "set statement_timeout of app_b to 0" in told(without, "app_b", like="app")
+
+
+def test_what_an_earlier_flag_or_somebody_set_is_shown() -> None:
+    fitted = logins.budget(converged())
+    times = ["statement_timeout=5min", "lock_timeout=5000ms", "idle_in_transaction_session_timeout=0", "work_mem=1GB"]
+    seen = app(limit=5, settings=times)
+    limit, statement, memory, idle = (
+        f"5 connections (fitted: {fitted})",
+        "statement_timeout 5min (default: 60s)",
+        "work_mem 1GB (no part of the design)",
+        "idle_in_transaction_session_timeout 0 (default: 60s)",
+    )
+    before = "app keeps what was set before: "
+    assert logins.kept(seen, NAMES, APP) == [f"{before}{limit}, {statement}, {memory}"]
+    assert logins.kept(seen, NAMES, APP, none_too=True) == [f"{before}{limit}, {statement}, {idle}, {memory}"]
+    assert logins.kept(seen, NAMES, wanted(limit="5", statement_timeout="5min")) == [f"{before}{memory}"]
+    assert logins.kept(app(limit=fitted), NAMES, APP) == []
 
 
 def test_the_second_role_is_like_the_first_where_no_flag_says_otherwise() -> None:
