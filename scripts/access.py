@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from scripts import catalogs, grants
 from scripts.catalogs import Rights
+from scripts.console import one_line
 from scripts.errors import OpsError
 from scripts.grants import Extra
 from scripts.ledger import TABLE, literal
@@ -57,7 +58,7 @@ def run(target: Target, work: Callable[[Session], None], *, wait: float, again: 
     """
     for last in (False, False, True):
         try:
-            return target.ask(work, wait=wait, on_message=lambda message: note(f"  {message.text}"))
+            return target.ask(work, wait=wait, on_message=lambda message: note(f"  {one_line(message.text)}"))
         except PsqlError as error:
             if last or not may_pass(error):
                 raise explained(error, target, again) from None

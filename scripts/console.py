@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
@@ -14,6 +15,16 @@ from typing import Any, TextIO
 from scripts.errors import OpsError, UsageError
 from scripts.redact import Redactor
 from scripts.secret import Secret
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """A text that holds names of others: what would begin a line in them, or steer the terminal, is shown as in Python.
+
+    At the beginning of a line, `::` is a command to GitHub Actions.
+    """
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 class Console:

@@ -18,6 +18,7 @@ from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
 
 VARIABLE = "POSTGRES_DSN"  # the name under which applications look for it
+FORMER = "POSTGRES_DSN_FORMER"  # beside it on a server of this machine: the one before, to which a rotation can go back
 _LONGEST = 4096  # bytes that a line with a DSN is allowed for
 _TIMEOUT = 60.0  # seconds for one answer of gh
 _LOGIN_HINT = "gh auth login, or a token in GH_TOKEN; `gh auth status` says"

@@ -8,7 +8,7 @@ from typing import Any
 
 from scripts import access, grants, lock, logins, probe, secret
 from scripts.catalogs import OWNER, Rights, identifier
-from scripts.console import Console
+from scripts.console import Console, one_line
 from scripts.dsn import Dsn
 from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 from scripts.grants import Extra
@@ -160,9 +160,10 @@ class _Runner:
                 self._apply(session, seen, names, scram)
 
     def _observe(self, session: Session) -> Rights:
-        return access.observe(
-            session, self.options.wanted, f"invoke migrate {self.target.flags}".rstrip() + f", then: {self.again}"
-        )
+        options = self.options
+        works = options.destinations or options.password or options.keep_password or options.check_only or options.plan_only
+        then = self.again if works else self._with_new_password
+        return access.observe(session, options.wanted, f"invoke migrate {self.target.flags}".rstrip() + f", then: {then}")
 
     def _check_rights(self, seen: Rights) -> None:
         """Sees to it that later tables can be tried, before anything is changed. Raises OpsError."""
@@ -181,6 +182,11 @@ class _Runner:
         """The verifier of the password to set, or None when the role keeps what it has."""
         known = self._dsn_at_hand(seen, [name])
         if name in seen.roles and self.options.keep_password:
+            if known is None and not self.options.plan_only and any(self.options.destinations.flags()):
+                raise OpsError(
+                    f"the password of {name} was to be kept, and is not at hand to be handed over; nothing was changed",
+                    f"give its DSN in {VARIABLE}, or, for a new password: {self._with_new_password}",
+                )
             self.result.dsn = known
             return None
         self.result.dsn = self._dsn(seen, name, self.password)
@@ -188,10 +194,11 @@ class _Runner:
         if self.options.password and can_log_in and probe.knows(self.target, self.result.dsn):
             return None  # it is the given one already
         if not self.options.password and not self.options.destinations and not self.options.plan_only:
+            keep = ", leave the one that it has (--keep-password)" if name in seen.roles else ""
             raise UsageError(
                 f"a new password of {name} would be known to nobody",
-                f"say where its DSN goes: --secrets-file PATH, --github-secret {VARIABLE} or --emit-secrets; or give a password "
-                "(POSTGRES_BACKTEST_SERVICE_PASSWORD); or --keep-password",
+                f"give a password (POSTGRES_BACKTEST_SERVICE_PASSWORD){keep}, or say where its DSN goes "
+                f"(--github-secret {VARIABLE}, --emit-secrets, a file): {self._with_new_password}",
             )
         return logins.verifier(name, self.password)
 
@@ -226,13 +233,14 @@ class _Runner:
         if gaps:
             self.console.say(f"  would run {grants.DEFINITION.name} again:")
         for gap in gaps:
-            self.console.say(f"    {gap}")
+            self.console.say(f"    {one_line(gap)}")
         changes = self._changes(seen, names, scram)
         for change in changes:
-            self.console.say(f"  would {change.what}")
+            self.console.say(f"  would {one_line(change.what)}")
         extras = logins.extras(seen, self.options.wanted.names)
+        told = "would take away" if self.options.revoke_extra else "beyond the design"
         for extra in extras:
-            self.console.say(f"  {'would take away' if self.options.revoke_extra else 'beyond the design'}: {extra.what}")
+            self.console.say(f"  {told}: {one_line(extra.what)}")
         count = len(changes) + len(gaps) + (len(extras) if self.options.revoke_extra else 0)
         self.console.say(f"{count or 'nothing'} to change; nothing was written")
         self.result.dsn = None
@@ -281,7 +289,7 @@ class _Runner:
 
     def _did(self, what: str) -> None:
         self.result.done.append(what)
-        self.console.say(f"  {what}")
+        self.console.say(f"  {one_line(what)}")
 
     def _check(self, session: Session, seen: Rights, names: Sequence[str]) -> None:
         """Compares with the design once more, from the catalogs and by trying."""
@@ -318,7 +326,7 @@ class _Runner:
         if undone and not known:
             return self._with_new_password
         if others:
-            return f"{self._command('--keep-password', '--revoke-extra')} takes away what is beyond the design"
+            return f"take away what is beyond the design: {self._command('--keep-password', '--revoke-extra')}"
         if undone:
             return self._command("--keep-password")
         return f"where nobody else needs it, run: {statements};" if statements else ""
@@ -327,11 +335,6 @@ class _Runner:
         result = self.result
         result.dsn = result.dsn or self._dsn_at_hand(seen, names)
         if result.dsn is None:
-            if any(self.options.destinations.flags()):
-                raise OpsError(
-                    f"the password of {result.role} was kept, and is not at hand to be handed over",
-                    f"give its DSN in {VARIABLE}, or let {self._with_new_password} set a new password",
-                )
             return
         for place in self.options.destinations.deliver(result.dsn, self.console):
             self.console.say(f"handed over: {place}")
@@ -354,9 +357,9 @@ class _Runner:
         if result.dsn is not None:
             console.say(f"dsn: {result.dsn}")
         for note in result.notes:
-            console.note(f"note: {note}")
+            console.note(f"note: {one_line(note)}")
         for problem in result.problems:
-            console.say(f"differs: {problem}")
+            console.say(f"differs: {one_line(problem)}")
         facts: dict[str, Any] = {
             "target": str(self.target.dsn),
             "role": result.role,
@@ -372,6 +375,6 @@ class _Runner:
         emitted = {VARIABLE: result.dsn.uri()} if result.dsn and self.options.destinations.emit and result.places else {}
         console.document(result.planned if self.options.plan_only else facts, emitted)
         if result.problems:
-            console.note(f"next:  {result.next or self._command('--check')}")
+            console.note(f"next:  {one_line(result.next or self._command('--check'))}")
             return ExitCode.PENDING
         return ExitCode.OK

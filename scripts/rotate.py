@@ -15,10 +15,10 @@ from enum import Enum
 
 from scripts import access, lock, logins, probe, secret, settings
 from scripts.catalogs import Rights, identifier
-from scripts.console import Console
-from scripts.dsn import Dsn
+from scripts.console import Console, one_line
+from scripts.dsn import Dsn, parse
 from scripts.errors import OpsError, Pending, UsageError
-from scripts.handover import VARIABLE, Destinations
+from scripts.handover import FORMER, VARIABLE, Destinations, set_in_file
 from scripts.ledger import literal
 from scripts.logins import Change, Wanted
 from scripts.psql import Session
@@ -64,21 +64,24 @@ class State:
     new: str
 
 
-def state(seen: Rights, wanted: Wanted, in_use: Dsn | None) -> State:
-    """Derives the state from the catalogs; `in_use` decides where nobody left a comment. Raises OpsError."""
+def state(seen: Rights, wanted: Wanted, in_use: Dsn | None, roles: str = "invoke roles") -> State:
+    """Derives the state from the catalogs; `in_use` decides where nobody left a comment.
+
+    Raises OpsError, with `roles` as the command that sets a new password.
+    """
     first, second = wanted.names
     live = logins.active(seen, wanted.names)
     if not live:
         raise OpsError(
             f"neither {first} nor {second} can log in to the server",
-            "invoke roles --secrets-file app.env makes the first of them",
+            f"make the first of them: {roles} --secrets-file app.env",
         )
     if len(live) == 1:
         other = second if live == [first] else first
         if in_use is not None and in_use.params["user"] == other:
             raise OpsError(
                 f"the DSN in use, {in_use}, is of {other}, which can't log in: {live[0]} is the one in use",
-                f"put the DSN of {live[0]} into {VARIABLE}, or unset it",
+                f"put the DSN of {live[0]} into {VARIABLE}, or unset it; or, for a new password: {roles} --secrets-file app.env",
             )
         return State(Stage.SETTLED, live[0], other)
     for new, old in ((first, second), (second, first)):
@@ -160,7 +163,7 @@ class _Runner:
         in_use, live = self._in_use(), logins.active(seen, self.options.wanted.names)
         if (self.options.finish or self.options.abort) and len(live) == 1:
             in_use = None  # done already, whatever DSN is still at hand
-        return seen, state(seen, self.options.wanted, in_use)
+        return seen, state(seen, self.options.wanted, in_use, self._roles)
 
     def _locked(self, session: Session) -> tuple[Rights, State]:
         lock.acquire(session, wait=self.options.lock_wait, again=self.again, note=self.console.note)
@@ -207,18 +210,19 @@ class _Runner:
         changes.append(Change(f"note that {now.new} is being rotated in", (_commented(now.new, _PREPARED),)))
         access.apply(session, changes)
         for change in changes:
-            self.console.say(f"  {change.what}")
+            self.console.say(f"  {one_line(change.what)}")
         seen, _ = self._observe(session)
         for note in logins.kept(seen, [now.new], self.options.wanted, none_too=True):
-            self.console.note(f"note: {note}")
+            self.console.note(f"note: {one_line(note)}")
         outcome = probe.run(self.target, seen, dsn)
         if outcome.problems:
-            listed = "\n".join(f"  {problem}" for problem in outcome.problems)
+            listed = "\n".join(f"  {one_line(problem)}" for problem in outcome.problems)
             raise OpsError(
                 f"{now.new} is not as designed, so its DSN was not handed over; {now.old} goes on:\n{listed}",
                 f"{self._roles} --keep-password --revoke-extra, then: {self.again}",
             )
         self.console.say(f"self-test as {now.new}: {outcome.tried} of {outcome.tried} as designed")
+        self._keep_former(now.old)
         self._deliver(dsn)
         self._comment(session, now.new, _HANDED_OVER)
         self.console.say(f"dsn: {dsn}")
@@ -296,8 +300,7 @@ class _Runner:
             self.console.say(f"nothing to do: no rotation is under way, {now.old} is the one in use")
             self._document(now)
             return
-        in_use = self._in_use()
-        former = in_use if in_use is not None and in_use.params["user"] == now.old else None
+        former = self._former(now.old)
         if any(self.options.destinations.flags()) and former is None:
             raise OpsError(
                 f"the former DSN, of {now.old}, is not at hand to be put back; nothing was changed",
@@ -320,9 +323,31 @@ class _Runner:
         self._rest(session, now.new, keep=now.old)
         self._terminate(session, now.new)
         if put_back is None and now.stage is Stage.HANDED_OVER:
-            self.console.note(f"warning: the DSN that was handed over, of {now.new}, is void: put the one of {now.old} back")
+            self.console.note(
+                f"warning: the DSN that was handed over, of {now.new}, is void: put the one of {now.old} back, which worked "
+                f"before; or, if nobody kept it, for a new password: {self._roles} --secrets-file app.env"
+            )
         self.console.say(f"aborted: {now.old} is the one in use")
         self._document(State(Stage.SETTLED, now.old, now.new))
+
+    def _keep_former(self, name: str) -> None:
+        """On a server of this machine, the DSN that the new one takes the place of is kept beside it, for --abort."""
+        former, file = self._in_use(), self.options.destinations.app_file
+        if file is not None and former is not None and former.params["user"] == name:
+            set_in_file(file, FORMER, former.uri())
+
+    def _former(self, name: str) -> Dsn | None:
+        """The DSN to put back, which leads to this role, where it is at hand."""
+        file = self.options.destinations.app_file
+        found = [self._in_use()]
+        kept = settings.sources(str(file), env={}).get(FORMER) if file is not None and file.exists() else None
+        if kept is not None:
+            found.append(parse(kept.text, kept.origin))
+        for dsn in found:
+            if dsn is not None and dsn.same_database(self.target.dsn) and dsn.params["user"] == name:
+                self.console.conceal(dsn.password, dsn.uri())
+                return dsn
+        return None
 
     def _rest(self, session: Session, name: str, *, keep: str) -> None:
         resting = logins.rest(name)

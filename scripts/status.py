@@ -6,9 +6,9 @@ from pathlib import Path
 
 from scripts import ledger, sql
 from scripts.console import Console
-from scripts.errors import ExitCode
+from scripts.errors import ExitCode, OpsError
 from scripts.plan import Plan, State, make_plan
-from scripts.psql import Session
+from scripts.psql import NOT_ALLOWED, PsqlError, Session
 from scripts.target import Target
 
 
@@ -20,7 +20,14 @@ def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode
         facts = ledger.facts(session.query(ledger.FACTS))
         return facts, make_plan(found, ledger.rows(session.query(ledger.ROWS)) if facts.ledger else [])
 
-    facts, plan = target.ask(look, wait=wait)
+    try:
+        facts, plan = target.ask(look, wait=wait)
+    except PsqlError as error:
+        if error.error is None or error.error.sqlstate != NOT_ALLOWED:
+            raise
+        again = f"invoke status {target.flags}".rstrip()
+        hint = f"use the DSN of a role that may read {ledger.TABLE} (it came from {target.origin}), then: {again}"
+        raise OpsError(f"the server refused: {error.error.text}", hint) from None
     console.say(f"target: {target.dsn} (PostgreSQL {facts.version})")
     rows = []
     for entry in plan.entries:

@@ -258,7 +258,7 @@ def test_the_dsn_insists_on_tls_where_the_server_has_it(app: App) -> None:
 
 def advised(app: App, result: subprocess.CompletedProcess[str], env: dict[str, str] | None = None) -> None:
     """Runs the command that a message names as the next, which is to work as it stands."""
-    found = re.search(r"invoke (roles .*?)(?: takes away .*|; .*|)$", result.stderr.split("next:  ")[1].splitlines()[0])
+    found = re.search(r"invoke (roles .*?)(?:; .*|)$", result.stderr.split("next:  ")[1].splitlines()[0])
     assert found is not None, result.stderr
     settings = {"POSTGRES_ADMIN_DSN": app.database.uri, **(env or {})}
     ran = invoke(*shlex.split(found[1]), env=settings, cwd=app.file.parent)
@@ -349,6 +349,22 @@ def test_no_function_of_somebody_else_runs_with_the_administrators_rights(app: A
     result = app.roles("--keep-password", env={"POSTGRES_DSN": app.uri})
     assert "ran 0003_roles_and_grants.sql again" in result.stdout, result.stderr
     assert app.database.execute("SELECT DISTINCT as_whom FROM public.ran") == []
+
+
+@pytest.mark.once
+@as_azure
+def test_no_name_of_an_object_begins_a_line_or_steers_the_terminal(tables: App) -> None:
+    name = identifier("x\n::error::planted \x1b[31m\u2028")
+    tables.database.execute(
+        "SET ROLE serving_owner; CREATE TABLE core." + name + " (); GRANT TRUNCATE ON core." + name + " TO PUBLIC"
+    )
+    checked = tables.check()
+    mended = tables.roles("--keep-password", "--revoke-extra", env={"POSTGRES_DSN": tables.uri})
+    assert (checked.returncode, mended.returncode) == (3, 0), mended.stdout
+    for told, result in (("differs: ", checked), ("  took away: ", mended)):
+        assert f'{told}PUBLIC has TRUNCATE on table core."x\\n::error::planted \\x1b[31m\\u2028"\n' in result.stdout
+        for line in (result.stdout + result.stderr).splitlines():
+            assert not line.lstrip().startswith("::")
 
 
 @pytest.mark.once
@@ -477,6 +493,36 @@ def test_what_a_check_says_is_next_mends_it_and_leaves_the_password(app: App) ->
         advised(app, checked, {**kept, "POSTGRES_BACKTEST_SERVICE_PASSWORD": "what stands in the settings"})
         assert app.execute("SELECT current_user") == [(app.user,)]
         assert app.check().returncode == 0
+
+
+@pytest.mark.once
+@as_azure
+def test_a_password_that_is_kept_and_not_at_hand_is_told_before_anything_is_changed(app: App) -> None:
+    app.make()
+    app.database.execute(f"ALTER ROLE {app.user} RESET lock_timeout")
+    before = end_state(app)
+    result = app.roles("--keep-password", "--secrets-file", str(app.file))
+    assert result.returncode == 1
+    assert "is not at hand to be handed over; nothing was changed" in result.stderr
+    assert end_state(app) == before
+    advised(app, result)
+    assert app.check().returncode == 0
+
+
+@pytest.mark.once
+@as_azure
+def test_what_is_next_for_a_role_that_is_not_there_works(app: App) -> None:
+    rotated = invoke(
+        "rotate", "--backtest-service-user", app.user, "--emit-secrets", env={"POSTGRES_ADMIN_DSN": app.database.uri}
+    )
+    assert "next:  make the first of them: invoke roles " in rotated.stderr
+    plain, kept = app.roles(), app.roles("--keep-password")
+    assert (plain.returncode, kept.returncode) == (2, 2)
+    assert "(--keep-password)" not in plain.stderr + kept.stderr
+    for result in (rotated, plain, kept):
+        advised(app, result)
+        assert app.execute("SELECT current_user") == [(app.user,)]
+    assert "leave the one that it has (--keep-password)" in app.roles().stderr
 
 
 @pytest.mark.once
@@ -987,6 +1033,10 @@ def test_without_the_migrations_the_next_command_is_named(database: Database, tm
     assert result.returncode == 1
     assert "next:  invoke migrate" in result.stderr
     assert not app.file.exists()
+    nowhere = app.roles()
+    assert nowhere.stderr.endswith(
+        "next:  invoke migrate, then: invoke roles --backtest-service-user nobody_yet --secrets-file app.env\n"
+    )
 
 
 def test_who_may_not_make_roles_is_told_what_an_administrator_runs(azure_server: Dsn) -> None:
@@ -1039,6 +1089,20 @@ def test_nobody_is_told_to_give_the_application_an_administrators_rights(app: Ap
     result = invoke("roles", "--check", env=settings)
     assert result.returncode == 2
     assert "if that DSN is the application's, put an administrator's into POSTGRES_ADMIN_DSN; else choose" in result.stderr
+
+
+@pytest.mark.once
+@as_azure
+def test_a_status_without_the_right_to_read_the_ledger_says_what_is_next(app: App) -> None:
+    user = f"plain_{secrets.token_hex(4)}"
+    app.database.made_roles.append(user)
+    superuser(app).execute(f"CREATE ROLE {user} LOGIN PASSWORD 'hers'")
+    superuser(app).execute(f"GRANT CONNECT ON DATABASE {app.database.dsn.database} TO {user}")
+    uri = replace(app.database.dsn.with_params(user=user), password=Secret("hers")).uri().reveal()
+    result = invoke("status", "--dsn", "-", stdin=uri)
+    assert result.returncode == 1
+    told = "use the DSN of a role that may read public.schema_migrations (it came from --dsn -), then: invoke status --dsn -"
+    assert result.stderr.endswith(f"\nnext:  {told}\n")
 
 
 @as_azure

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import threading
@@ -21,7 +24,13 @@ import pytest
 from dotenv import dotenv_values
 from psycopg import errors
 
-from scripts import ledger
+from scripts import ledger, target
+from scripts import rotate as rotating
+from scripts.clients import Mode
+from scripts.console import Console
+from scripts.handover import Destinations
+from scripts.logins import Wanted
+from scripts.settings import Sources
 from tests.database import ENV, ROOT, Database, as_azure, invoke, invoke_argv
 from tests.integration.test_passwords import DEADLINE, ended, until
 
@@ -474,6 +483,42 @@ def test_abort_changes_nothing_when_it_has_no_dsn_to_put_back(app: App) -> None:
     assert app.live() == [first]
     assert login(former) == first
     assert refused(handed_over)
+
+
+@pytest.mark.once
+@as_azure
+def test_abort_on_this_machine_goes_back_to_the_dsn_before(app: App) -> None:
+    """The file of a server of this machine holds the application's DSN, and nobody else does."""
+    goal = target.at(app.database.dsn, "--local", mode=Mode.AUTO, flags=[], found=Sources(ENV, {}, ".env"), app_file=app.file)
+    out = io.StringIO()
+
+    def rotate(**part: bool) -> None:
+        destinations = Destinations(app_file=app.file, env=ENV)
+        options = rotating.Options(wanted=Wanted(user=app.names[0]), destinations=destinations, **part)
+        rotating.run(goal, options, Console(out=out, err=out))
+
+    former = app.uri
+    for _ in range(2):
+        rotate()
+        void = app.uri
+        assert login(void) == app.names[1]
+        rotate(abort=True)
+        settled(app, app.names[0], was=void)
+        assert app.uri == former
+    assert "is void" not in out.getvalue()
+
+
+@pytest.mark.once
+@as_azure
+def test_a_dsn_that_nobody_kept_is_made_anew_by_the_command_that_is_named(app: App) -> None:
+    app.rotate(*app.to_file)
+    aborted = app.rotate("--abort").stderr
+    after = app.rotate(*app.to_file, dsn=app.uri, code=1).stderr
+    for said in (aborted, after):
+        found = re.search("for a new password: invoke (roles .*)", said)
+        assert found is not None
+        assert invoke(*shlex.split(found[1]), env=app.env, cwd=app.folder).returncode == 0
+        assert login(app.uri) == app.names[0]
 
 
 def test_abort_refuses_while_the_new_role_is_in_use_and_terminates_it_when_told_to(app: App) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from scripts.console import Console
+from scripts.console import Console, one_line
 from scripts.dsn import Dsn
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
@@ -396,3 +396,17 @@ def test_where_nobody_is_there_a_question_is_an_error(monkeypatch: pytest.Monkey
     with pytest.raises(UsageError, match="Nobody is at the terminal") as caught:
         screen.console.confirm_by_name("This can't be undone.", "srv1", yes=False, again="invoke it")
     assert caught.value.hint == "invoke it --yes"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('größe 密🔑 \\n "a b"', 'größe 密🔑 \\n "a b"'),
+        ("a\n::error::b\r\tc", "a\\n::error::b\\r\\tc"),
+        ("\x1b[31m\x9b\x7f\x00", "\\x1b[31m\\x9b\\x7f\\x00"),
+        ("a\u2028b\u2029c\x85d", "a\\u2028b\\u2029c\\x85d"),
+    ],
+)
+def test_a_text_of_others_is_one_line_that_steers_no_terminal(text: str, shown: str) -> None:
+    assert one_line(text) == shown
+    assert len(one_line(text).splitlines()) == 1
