@@ -62,16 +62,27 @@ def find_command(name):
     return name
 
 
+def where(program):
+    """What tells Invoke and Nox the project from a folder outside of it, from which paths in flags are meant all the same."""
+    here = Path.cwd()
+    if here == ROOT or ROOT in here.parents:
+        return []
+    return {"invoke": ["--search-root", str(ROOT)], "nox": ["--noxfile", str(ROOT / "noxfile.py")]}.get(program, [])
+
+
 def main(arguments):
     """Runs `arguments` inside `.venv`; returns the exit code."""
     if sys.version_info < OLDEST_PYTHON:
         raise SystemExit(f"bootstrap: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
     if not arguments:
         raise SystemExit(f"{__doc__}\nbootstrap: say which command to run")
+    if arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
     make_environment()
     os.environ["VIRTUAL_ENV"] = str(VENV)
     os.environ["PATH"] = str(BIN) + os.pathsep + os.environ.get("PATH", "")
-    command = [find_command(arguments[0]), *arguments[1:]]
+    command = [find_command(arguments[0]), *where(arguments[0]), *arguments[1:]]
     try:
         if os.name == "nt":  # exec on Windows returns to the shell before the command ends
             return subprocess.call(command)

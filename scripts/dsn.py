@@ -13,6 +13,7 @@ from scripts.errors import UsageError
 from scripts.secret import Secret
 
 SHAPE = "postgresql://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require"
+_LAX_MODES = ("disable", "allow", "prefer")
 TLS_MODES = ("require", "verify-ca", "verify-full")
 ENCODE_HINT = (
     "percent-encode the password: python -c \"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), ''))\""
@@ -178,11 +179,13 @@ def _lint(dsn: Dsn) -> list[str]:
     refused = [key for key in REFUSED if key in dsn.params]
     if refused:
         problems.append(f"uses {', '.join(refused)}, which is not supported: the password belongs into the URI")
-    if "host" not in missing and not dsn.is_local:
-        if not dsn.needs_tls:
-            problems.append(f"goes to another host without TLS: add sslmode=require, or stricter ({', '.join(TLS_MODES)})")
-        if not dsn.password and "sslcert" not in dsn.params:
-            problems.append("has no password")
+    mode = dsn.params.get("sslmode", "prefer")
+    if mode not in (*_LAX_MODES, *TLS_MODES):
+        problems.append(f"has an sslmode that is none of {', '.join((*_LAX_MODES, *TLS_MODES))}")  # it may be a password's rest
+    elif "host" not in missing and not dsn.is_local and not dsn.needs_tls:
+        problems.append(f"goes to another host without TLS: add sslmode=require, or stricter ({', '.join(TLS_MODES)})")
+    if "host" not in missing and not dsn.is_local and not dsn.password and "sslcert" not in dsn.params:
+        problems.append("has no password")
     return problems
 
 

@@ -133,6 +133,11 @@ def _writes(seen: Rights, role: Role) -> bool:
     return any(given.group == WRITER and given.inherit and not given.admin for given in role.memberships)
 
 
+def connections(count: int) -> str:
+    """So many of them, as one says it."""
+    return f"{count} connection{'' if count == 1 else 's'}"
+
+
 def budget(seen: Rights) -> int:
     """The most connections that each of the two roles can be given, so that some stay for administrators and migrations."""
     return (seen.connections - max(3, seen.connections // 10)) // 2
@@ -149,7 +154,7 @@ def changes(seen: Rights, name: str, wanted: Wanted, *, scram: str | None = None
     if role is None:
         password = f" PASSWORD {literal(scram)}" if scram else ""
         statement = f"CREATE ROLE {who} LOGIN CONNECTION LIMIT {limit}{password}"
-        found.append(Change(f"make the login role {name}, with {limit} connections", (statement,)))
+        found.append(Change(f"make the login role {name}, with {connections(limit)}", (statement,)))
     else:
         words, told = [], []
         if not role.login:
@@ -160,7 +165,7 @@ def changes(seen: Rights, name: str, wanted: Wanted, *, scram: str | None = None
             told.append("inherits from its group")
         if role.limit != limit:
             words.append(f"CONNECTION LIMIT {limit}")
-            told.append(f"has {limit} connections ({'no limit' if role.limit < 0 else role.limit} before)")
+            told.append(f"has {connections(limit)} ({'no limit' if role.limit < 0 else role.limit} before)")
         if role.expires not in (None, "infinity"):
             words.append("VALID UNTIL 'infinity'")
             told.append(f"doesn't expire ({role.expires} before)")
@@ -324,7 +329,7 @@ def kept(seen: Rights, names: Iterable[str], wanted: Wanted, *, none_too: bool =
     found = []
     for role in (seen.roles[name] for name in names if name in seen.roles):
         values = (
-            [f"{role.limit} connections (fitted: {budget(seen)})"] if wanted.limit is None and role.limit < budget(seen) else []
+            [f"{connections(role.limit)} (fitted: {budget(seen)})"] if wanted.limit is None and role.limit < budget(seen) else []
         )
         for setting, value in role.settings.items():
             default = TIMEOUTS.get(setting)

@@ -42,6 +42,15 @@ class Outcome:
     notes: tuple[str, ...] = ()  # what could not be tried
     refused: bool = False  # whether the server didn't let the role in at all
 
+    def told(self, name: str) -> str:
+        """It as a sentence about the role of this name."""
+        how = "" if self.refused else ", over TLS" if self.tls else ", without TLS"
+        return f"self-test as {name}{how}: {self.tried - len(self.problems)} of {self.tried} as designed"
+
+    def facts(self) -> dict[str, int | bool]:
+        """It for a JSON document."""
+        return {"tried": self.tried, "tls": self.tls}
+
 
 def app_dsn(admin: Dsn, user: str, password: Secret, *, tls: bool) -> Dsn:
     """The application's DSN on the administrator's server; it insists on TLS where the server has it."""

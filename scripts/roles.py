@@ -21,6 +21,8 @@ from scripts.target import Target
 
 _TO_FILE = "--secrets-file app.env"  # where a DSN goes in commands that a message names, when no flag says
 
+_SHORT = 8  # characters of a password
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -45,7 +47,7 @@ class _Result:
     role: str = ""
     dsn: Dsn | None = None
     new_password: bool = False
-    planned: dict[str, list[str]] = field(default_factory=dict)
+    planned: dict[str, Any] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -111,6 +113,8 @@ class _Runner:
             raise UsageError(f"--keep-password, and {options.password[1]} gives a password", "leave one of them away")
         if options.check_only and (options.plan_only or options.revoke_extra):
             raise UsageError("--check changes nothing and plans nothing", "leave away what stands beside it")
+        if options.password and len(options.password[0].reveal()) < _SHORT:
+            self.console.note(f"warning: a password of fewer than {_SHORT} characters is guessed in no time")
         if not (options.plan_only or options.check_only):
             options.destinations.check()
         self.console.say(f"target: {self.target.dsn}")
@@ -246,6 +250,8 @@ class _Runner:
         self.result.dsn = None
         self.result.notes += [*logins.kept(seen, names, self.options.wanted), *logins.notes(seen)]
         self.result.planned = {
+            "target": str(self.target.dsn),
+            "role": names[0],
             "gaps": gaps,
             "changes": [change.what for change in changes],
             "extras": [extra.what for extra in extras],
@@ -351,9 +357,7 @@ class _Runner:
             tried = "" if result.outcome else ", by the catalogs alone"
             console.say(f"{result.role} of {self.target.dsn.database} as designed{tried}")
         if result.outcome is not None:
-            how = "" if result.outcome.refused else ", over TLS" if result.outcome.tls else ", without TLS"
-            good = result.outcome.tried - len(result.outcome.problems)
-            console.say(f"self-test as {result.role}{how}: {good} of {result.outcome.tried} as designed")
+            console.say(result.outcome.told(result.role))
         if result.dsn is not None:
             console.say(f"dsn: {result.dsn}")
         for note in result.notes:
@@ -366,7 +370,7 @@ class _Runner:
             "dsn": str(result.dsn) if result.dsn else None,
             "done": result.done,
             "password_is_new": result.new_password,
-            "self_test": None if result.outcome is None else {"tried": result.outcome.tried, "tls": result.outcome.tls},
+            "self_test": result.outcome.facts() if result.outcome else None,
             "handed_over": result.places,
             "notes": result.notes,
             "differs": result.problems,

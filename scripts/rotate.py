@@ -17,10 +17,11 @@ from scripts import access, lock, logins, probe, secret, settings
 from scripts.catalogs import Rights, identifier
 from scripts.console import Console, one_line
 from scripts.dsn import Dsn, parse
-from scripts.errors import OpsError, Pending, UsageError
+from scripts.errors import Interrupted, OpsError, Pending, UsageError
 from scripts.handover import FORMER, VARIABLE, Destinations, set_in_file
 from scripts.ledger import literal
 from scripts.logins import Change, Wanted
+from scripts.probe import Outcome
 from scripts.psql import Session
 from scripts.target import Target
 
@@ -125,7 +126,10 @@ class _Runner:
         part += ["--unseen"] if options.unseen else []
         part += ["--finish"] if options.finish else ["--abort"] if options.abort else []
         self.again = " ".join([self.base, *part, *options.destinations.flags()])
+        self.places: list[str] = []
+        self.dsn: Dsn | None = None  # that was handed over
         self.emitted: Dsn | None = None
+        self.outcome: Outcome | None = None
 
     @property
     def _roles(self) -> str:
@@ -135,6 +139,9 @@ class _Runner:
         options = self.options
         if options.finish and options.abort:
             raise UsageError("--finish and --abort are two ways out of a rotation", "leave one of them away")
+        if (options.terminate or options.unseen) and not (options.finish or options.abort):
+            flag = "--terminate" if options.terminate else "--unseen"
+            raise UsageError(f"{flag} is a part of --finish or --abort", f"add one of them, or leave {flag} away")
         if options.finish and not options.terminate and options.deadline < options.quiet:
             raise UsageError(
                 f"within --deadline {options.deadline:g} s, nothing can be out of use for --quiet {options.quiet:g} s",
@@ -143,7 +150,10 @@ class _Runner:
         if not options.plan_only:
             options.destinations.check()
         self.console.say(f"target: {self.target.dsn}")
-        access.run(self.target, self._work, wait=options.wait, again=self.again, note=self.console.note)
+        try:
+            access.run(self.target, self._work, wait=options.wait, again=self.again, note=self.console.note)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; the server knows how far the rotation has come", f"go on: {self.again}") from None
 
     def _work(self, session: Session) -> None:
         seen, now = self._observe(session)
@@ -221,13 +231,14 @@ class _Runner:
                 f"{now.new} is not as designed, so its DSN was not handed over; {now.old} goes on:\n{listed}",
                 f"{self._roles} --keep-password --revoke-extra, then: {self.again}",
             )
-        self.console.say(f"self-test as {now.new}: {outcome.tried} of {outcome.tried} as designed")
+        self.console.say(outcome.told(now.new))
+        self.outcome = outcome
         self._keep_former(now.old)
         self._deliver(dsn)
         self._comment(session, now.new, _HANDED_OVER)
         self.console.say(f"dsn: {dsn}")
         self.console.say(f"{now.old} goes on until the new DSN is deployed; then: {self.base} --finish")
-        self._document(State(Stage.HANDED_OVER, now.old, now.new))
+        self._document(State(Stage.HANDED_OVER, now.old, now.new), f"{self.base} --finish")
 
     def _delivered(self, seen: Rights, name: str) -> Dsn | None:
         """The new role's DSN, where a run that was cut off has put it already: somebody may have read it there."""
@@ -269,7 +280,7 @@ class _Runner:
 
         def tell(pids: list[int]) -> None:
             if not told:
-                self.console.note(f"waiting until {now.old} is out of use: {len(pids)} connections")
+                self.console.note(f"waiting until {now.old} is out of use: {logins.connections(len(pids))}")
             told[:] = pids
 
         used = bool(self._pids(session, now.new))
@@ -361,6 +372,8 @@ class _Runner:
     def _deliver(self, dsn: Dsn) -> None:
         for place in self.options.destinations.deliver(dsn, self.console):
             self.console.say(f"handed over: {place}")
+            self.places.append(place)
+        self.dsn = dsn
         self.emitted = dsn if self.options.destinations.emit else None
 
     def _quiet(self, session: Session, name: str, seconds: float, until: float, tell: Callable[[list[int]], None]) -> bool:
@@ -419,11 +432,20 @@ class _Runner:
             f"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = {literal(name)}"
         )
         closed = len(session.query(f"BEGIN; GRANT {identifier(name)} TO CURRENT_USER; {terminate}; ROLLBACK"))
-        self.console.say(f"  close {closed} connections of {name}")
+        self.console.say(f"  close {logins.connections(closed)} of {name}")
         return closed
 
-    def _document(self, now: State) -> None:
-        facts = {"target": str(self.target.dsn), "stage": now.stage.value, "in_use": now.old, "other": now.new}
+    def _document(self, now: State, following: str = "") -> None:
+        facts = {
+            "target": str(self.target.dsn),
+            "stage": now.stage.value,
+            "in_use": now.old,
+            "other": now.new,
+            "dsn": str(self.dsn) if self.dsn else None,
+            "handed_over": self.places,
+            "self_test": self.outcome.facts() if self.outcome else None,
+            "next": following,
+        }
         self.console.document(facts, {VARIABLE: self.emitted.uri()} if self.emitted else {})
 
 
@@ -435,4 +457,4 @@ def _sessions(seen: Rights, name: str) -> str:
     role = seen.roles.get(name)
     if role is None:
         return f"{name} isn't there"
-    return f"{name} {'can' if role.login else 'cannot'} log in ({role.sessions} connections)"
+    return f"{name} {'can' if role.login else 'cannot'} log in ({logins.connections(role.sessions)})"

@@ -462,6 +462,9 @@ def test_a_plan_shows_what_would_change_and_writes_nothing(app: App) -> None:
     planned = app.roles("--plan")
     assert planned.returncode == 0, planned.stderr
     assert f"would make the login role {app.user}" in planned.stdout
+    document = json.loads(app.roles("--plan", "--json").stdout)
+    assert (document["target"], document["role"]) == (str(app.database.dsn), app.user)
+    assert f"make the login role {app.user}" in document["changes"][0]
     assert end_state_without_role(app) == before
     app.make()
     made = end_state(app)
@@ -768,6 +771,14 @@ def test_a_plan_knows_the_password_that_is_given(app: App) -> None:
     assert "nothing to change" in planned.stdout, planned.stdout
     planned = app.roles("--plan", env={"POSTGRES_BACKTEST_SERVICE_PASSWORD": f"{EVERYTHING}!"})
     assert f"would change {app.user}: it has a new password" in planned.stdout
+
+
+@pytest.mark.once
+@as_azure
+def test_a_password_that_is_guessed_in_no_time_is_not_taken_without_a_word(app: App) -> None:
+    told = "warning: a password of fewer than 8 characters"
+    assert told in app.roles("--plan", env={"POSTGRES_BACKTEST_SERVICE_PASSWORD": "1234567"}).stderr
+    assert told not in app.roles("--plan", env={"POSTGRES_BACKTEST_SERVICE_PASSWORD": "12345678"}).stderr
 
 
 @pytest.mark.once

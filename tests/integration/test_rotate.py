@@ -9,6 +9,7 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -339,6 +340,18 @@ def test_cut_off_between_two_destinations_it_hands_the_same_dsn_to_the_second(ap
 
 @pytest.mark.once
 @as_azure
+def test_interrupted_while_it_watches_it_says_how_to_go_on(app: App) -> None:
+    app.rotate(*app.to_file)
+    process = app.start("--finish", "--unseen", "--quiet", "300", "--deadline", "300")
+    until("it watches", lambda: at_work(app) == 1)
+    process.send_signal(signal.SIGINT)
+    _, said = ended(process)
+    assert process.returncode == 130
+    assert f"next:  go on: invoke rotate --backtest-service-user {app.names[0]} --unseen --finish\n" in said
+
+
+@pytest.mark.once
+@as_azure
 def test_killed_while_it_watches_the_old_role_it_watches_again(app: App) -> None:
     first, second = app.names
     former = app.uri
@@ -346,7 +359,7 @@ def test_killed_while_it_watches_the_old_role_it_watches_again(app: App) -> None
     before = app.roles()
     with replicas(app.uri), psycopg.connect(former, autocommit=True) as held:
         process = app.start("--finish", *SOON)
-        says(process, f"waiting until {first} is out of use: 1 connections")
+        says(process, f"waiting until {first} is out of use: 1 connection")
         kill(process)
         assert app.roles() == before
         assert held.execute("SELECT current_user").fetchone() == (first,)
@@ -438,7 +451,7 @@ def test_killed_before_it_closed_the_old_connections_it_closes_them_the_next_tim
         told = app.rotate("--finish", code=3)
         assert f"{first} can't log in any more, and is connected yet:\n  PID {held.info.backend_pid}" in told.stderr
         again = app.rotate("--finish", "--terminate")
-        assert f"close 1 connections of {first}" in again.stdout
+        assert f"close 1 connection of {first}" in again.stdout
         with pytest.raises(errors.AdminShutdown):
             held.execute("SELECT 1")
     settled(app, second, was=former)
@@ -575,7 +588,7 @@ def test_finish_waits_up_to_the_deadline_and_then_says_who_is_there(app: App) ->
         assert "still in use after 0.2 s" in app.rotate("--finish", "--deadline", "0.2", "--quiet", "0", code=3).stderr
 
         closed = app.rotate("--finish", "--terminate", "--deadline", "0.5", *SOON)
-        assert f"close 1 connections of {first}" in closed.stdout
+        assert f"close 1 connection of {first}" in closed.stdout
         with pytest.raises(errors.AdminShutdown):
             held.execute("SELECT 1")
         until("they are closed", lambda: app.sessions(first) == 0)
@@ -605,6 +618,8 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(app: App) -> None:
     late = app.rotate("--finish", "--deadline", "1", "--quiet", "2", code=2)
     assert "within --deadline 1 s, nothing can be out of use for --quiet 2 s" in late.stderr
     assert "two ways out" in app.rotate("--finish", "--abort", code=2).stderr
+    for flag in ("--terminate", "--unseen"):
+        assert f"{flag} is a part of --finish or --abort" in app.rotate(flag, *app.to_file, code=2).stderr
     assert "is a folder" in app.rotate("--secrets-file", str(app.folder), code=2).stderr
     assert app.roles() == before
 
@@ -656,6 +671,10 @@ def test_json_is_one_document_for_each_part_and_for_a_refusal(app: App) -> None:
     begun = document(*app.to_file)
     assert begun.items() >= {"stage": "handed over", "in_use": first, "other": second}.items()
     assert str(psycopg.conninfo.conninfo_to_dict(app.uri)["password"]) not in json.dumps(begun)
+    assert begun["dsn"].startswith(f"postgresql://{second}:****@")
+    assert begun["handed_over"] == [f"POSTGRES_DSN in {app.file}"]
+    assert begun["next"] == f"invoke rotate --backtest-service-user {first} --finish"
+    assert begun["self_test"].keys() == {"tried", "tls"}
     pending = document(*app.to_file, code=3)
     assert pending["exit_code"] == 3
     assert "--finish" in pending["hint"]

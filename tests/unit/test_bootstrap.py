@@ -191,3 +191,33 @@ def test_the_command_runs_inside_the_environment(made: ModuleType, monkeypatch: 
     nox = str(made.BIN / "nox")
     assert ran == [(nox, [nox, "-s", "unit"])]
     assert environment == {"PATH": f"{made.BIN}{os.pathsep}/bin", "VIRTUAL_ENV": str(made.VENV)}
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("invoke", ["--search-root", "ROOT"]), ("nox", ["--noxfile", "ROOT/noxfile.py"]), ("python", [])],
+)
+@pytest.mark.parametrize("inside", ["", "a/b"])
+def test_the_project_is_found_from_every_folder(
+    made: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, words: list[str], inside: str
+) -> None:
+    ran: list[list[str]] = []
+    root = tmp_path / "project"
+    monkeypatch.setattr(made, "ROOT", root)
+    (root / "a" / "b").mkdir(parents=True)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(os, "execvp", lambda program, argv: ran.append(argv[1:]))
+    monkeypatch.chdir(tmp_path)
+    made.main([command, "-x"])
+    monkeypatch.chdir(root / inside)
+    made.main([command, "-x"])
+    assert ran == [[*(word.replace("ROOT", str(root)) for word in words), "-x"], ["-x"]]
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_given(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    monkeypatch.setattr(venv, "create", refuse)
+    assert bootstrap.main([flag]) == 0
+    assert "python3 scripts/bootstrap.py invoke quickstart" in capsys.readouterr().out

@@ -99,6 +99,11 @@ def test_a_password_with_any_character_is_only_seen_by_reveal(character: str) ->
         ("postgresql://u:${PASSWORD}@localhost/d", "still holds a placeholder"),
         ("postgresql://u:hun%0Ater2@localhost/d", "has a password with a line break"),
         (f"{LOCAL}?passfile=/x&service=y", "uses passfile, service, which is not supported"),
+        (
+            "postgresql://u:hunter2@h/d?sslmode=requre",
+            "has an sslmode that is none of disable, allow, prefer, require, verify-ca, verify-full",
+        ),
+        (f"{LOCAL}?sslmode=on", "has an sslmode that is none of disable, "),
         ("postgresql://u:hunter2@h/d", "goes to another host without TLS"),
         ("postgresql://u:hunter2@h/d?sslmode=prefer", "goes to another host without TLS"),
         ("postgresql://u:hunter2@localhost,h/d", "goes to another host without TLS"),

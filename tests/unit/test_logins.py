@@ -144,9 +144,9 @@ def test_both_roles_at_their_limit_leave_room_for_a_migration(connections: int) 
     assert connections - 2 * logins.budget(converged(connections=connections)) >= 3
 
 
-@pytest.mark.parametrize(("connections", "expected"), [(35, 16), (10, 3), (3, 1)])
-def test_a_new_role_gets_what_fits_and_one_connection_at_least(connections: int, expected: int) -> None:
-    assert told(converged(connections=connections), "app_b")[0] == f"make the login role app_b, with {expected} connections"
+@pytest.mark.parametrize(("connections", "expected"), [(35, "16 connections"), (10, "3 connections"), (3, "1 connection")])
+def test_a_new_role_gets_what_fits_and_one_connection_at_least(connections: int, expected: str) -> None:
+    assert told(converged(connections=connections), "app_b")[0] == f"make the login role app_b, with {expected}"
 
 
 def test_a_limit_that_fits_no_more_is_lowered() -> None:
