@@ -150,7 +150,7 @@ def test_resiliency_is_on_off_or_left_open(text: str, zonal: bool) -> None:
 def test_a_switch_that_is_neither_on_nor_off_is_a_problem() -> None:
     assert problems({"zonal_resiliency": "maybe"}, {"POSTGRES_PRUNE_FIREWALL": "2"}) == [
         "--zonal-resiliency 'maybe': on or off is meant (enabled, disabled)",
-        "POSTGRES_PRUNE_FIREWALL (environment) '2': on or off is meant",
+        "POSTGRES_PRUNE_FIREWALL (environment) '2': on or off is meant (enabled, disabled)",
     ]
 
 
