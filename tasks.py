@@ -190,8 +190,7 @@ def down(console: Console, purge: bool = False, yes: bool = False) -> None:
 
     if purge and server.describe():
         console.confirm(f"Delete the data of {server.describe()}?", yes=yes, again="invoke down --purge")
-    name, stopped = server.down(settings.sources(), purge=purge, say=console.say)
-    console.say(f"{name}: {'stopped' if stopped else 'was not running'}")
+    server.down(settings.sources(), purge=purge, say=console.say)
 
 
 @command

@@ -78,7 +78,10 @@ def local(found: Sources, *, home: Path = settings.LOCAL, say: Say = lambda text
         server = _server(choice, found, home, say)
         if server.running():
             return _up(choice, server, False)
-    return up(found, home=home, say=say)
+    running = up(found, home=home, say=say)
+    if running.started:  # also when what it was started for goes wrong
+        say(f"started {running.choice}; invoke down stops it")
+    return running
 
 
 def is_up(found: Sources, *, home: Path = settings.LOCAL) -> bool:
@@ -92,6 +95,7 @@ def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, sa
     with _lock(home):
         choice = _remembered(home)
         stopped = _server(choice, found, home, say).stop() if choice else False
+        say(f"{choice or 'no server'}: {'stopped' if stopped else 'was not running'}")
         if purge:
             for kept in _kept(home):
                 server = _server(kept, found, home, say)

@@ -501,6 +501,11 @@ def test_quickstart_takes_the_password_that_is_given_masks_first_and_ends_as_rol
         drifted = run("quickstart")
         assert drifted.returncode == 3, drifted.stdout
         assert "differs: backtest_service has TEMPORARY on database serving" in drifted.stdout
+        purged = run("down", "--purge", "--yes").stdout.splitlines()
+        assert purged == ["PostgreSQL 16, embedded: stopped", "deleted the data of PostgreSQL 16, embedded"]
+        empty = run("psql", "--local", "--as-app")
+        assert (empty.returncode, "started PostgreSQL 16, embedded; invoke down stops it\n" in empty.stderr) == (2, True)
+        assert run("down").stdout == "PostgreSQL 16, embedded: stopped\n"
     finally:
         run("down", "--purge", "--yes")
         shutil.rmtree(project, ignore_errors=True)
