@@ -195,4 +195,5 @@ def show(running: Up, console: Console) -> None:
         ["password", running.password_file],
     ]
     console.table(rows)
-    console.document({**vars(running), "choice": vars(running.choice), "dsn": str(running.dsn)})
+    choice = vars(running.choice) | ({"version": None} if running.choice.kind == "docker" else {})  # its image says it
+    console.document({**vars(running), "choice": choice, "dsn": str(running.dsn)})
