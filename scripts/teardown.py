@@ -80,7 +80,9 @@ def run(
             "and its backups"
         )
     if delete_group:
-        others = [item for item in client.ask(az.contents(wanted))[0] if item != f"{PROVIDER}/flexibleServers {wanted.server}"]
+        others = [
+            item for item in client.ask(az.contents(wanted))[0] or [] if item != f"{PROVIDER}/flexibleServers {wanted.server}"
+        ]
         rows += [f"group {wanted.group}", *(f"in it: {item}" for item in others)]
     for row in rows:
         console.say(f"  delete {row}")

@@ -232,6 +232,9 @@ class Emulator:
                 return Answer(200, self.vaults.answer(method, host, path, body))
             if "api-version=" not in query:
                 raise Refusal(400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is required.")
+            group = re.search(r"resourceGroup eq '([^']+)'", unquote(query).replace("+", " "))
+            if group and path.endswith("/resources"):  # how az asks what is in a group
+                path = f"{path.removesuffix('resources')}resourcegroups/{group[1]}/resources"
             doom = plan.fault.refusal(words) if plan and plan.fault.kind == "operation" else None
             return handlers.answer(self.state, method, path, body, doom)
         except Refusal as refusal:
