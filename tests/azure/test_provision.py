@@ -41,7 +41,8 @@ def document(text: str) -> dict[str, Any]:
 
 
 def test_the_example_of_the_script_that_this_replaces(whole: World) -> None:
-    first = whole.provision(*SEED)
+    named = ("--subscription-id", whole.env.pop("AZURE_SUBSCRIPTION_ID"), "--server-name", whole.env.pop("POSTGRES_SERVER_NAME"))
+    first = whole.provision(*named, *SEED)
     assert first.returncode == 0, first.stderr
     made = document(first.stdout)
     assert list(made) == [
@@ -59,7 +60,7 @@ def test_the_example_of_the_script_that_this_replaces(whole: World) -> None:
 
     before = writes(whole.emulator)
     whole.forget_calls()
-    second = whole.provision(*SEED)
+    second = whole.provision(*named, *SEED)
     assert second.returncode == 0, second.stderr
     assert f"nothing to change: {whole.server} is as asked for" in second.stdout
     assert writes(whole.emulator) == before
