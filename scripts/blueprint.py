@@ -132,7 +132,7 @@ def plan(wanted: Wanted, seen: Observed, now: datetime, *, reset_password: bool 
         open_regions = tuple(sorted(free, key=lambda region: region.skus is None))
         if not open_regions:
             raise NoRegion(
-                f"none of the regions takes {wanted.server}; nothing was written:\n" + table_of(passed),
+                f"none of the regions takes {wanted.server}; no resource was made:\n" + table_of(passed),
                 "name others with --location-fallback, or another --sku-name or --postgres-version",
                 passed,
             )

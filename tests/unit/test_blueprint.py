@@ -114,7 +114,7 @@ def test_no_region_at_all_is_one_table_of_why() -> None:
         blueprint.plan(wanted(), Observed(regions=offers), NOW)
     assert caught.value.message.splitlines()[1:] == ["  eastus2  restricted: no", "  us       standard_b1ms is not offered"]
     assert caught.value.facts == {"regions": {"eastus2": "restricted: no", "us": "standard_b1ms is not offered"}}
-    assert "nothing was written" in caught.value.message
+    assert "no resource was made" in caught.value.message
     assert "--location-fallback" in caught.value.hint
     assert caught.value.exit_code is ExitCode.FAILED
 
