@@ -26,11 +26,14 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
     PENDING, when the application's role is otherwise than designed.
     """
     found = sources()
+    password = settings.password("backtest-service-password", None, None, found)
+    if password:
+        console.conceal(password[0])  # before anything is said
     up = server.up(found, docker=docker, version=version, say=console.note)
     goal = target.resolve(dsn=None, env_file=None, local=True, psql=None, docker=False, console=console)
-    password = settings.password("backtest-service-password", None, None, found)
     app = goal.app()
-    console.conceal(*(secret for secret in (password and password[0], app and app[0].password, app and app[0].uri()) if secret))
+    if app:
+        console.conceal(app[0].password, app[0].uri())
     console.say(f"server: {up.choice}, {'started' if up.started else 'running'}")
     migrate.run(goal, migrate.Options(wait=10.0), console)
     wanted = logins.wanted(settings.app_user(None, found), None, {})

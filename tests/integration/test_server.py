@@ -477,6 +477,7 @@ def test_an_image_that_ends_at_once_is_shown_with_its_log(docker_home: Path) -> 
 # All of it.
 
 
+@pytest.mark.once
 def test_quickstart_takes_the_password_that_is_given_masks_first_and_ends_as_roles_does() -> None:
     project = Path(tempfile.mkdtemp(prefix="serving-"))  # whose .local/ is its own
     shutil.copy(ROOT / "tasks.py", project)
