@@ -134,7 +134,7 @@ def until_it_answers(target: Target, deadline: float, console: Console, sleep: C
 
     `deadline` is in seconds from now. A server that refuses for another reason than its firewall is not waited for.
     """
-    until, said = time.monotonic() + deadline, 0.0
+    until, said = time.monotonic() + deadline, float("-inf")
     while True:
         try:
             target.ask(lambda session: session.query("SELECT 1"))

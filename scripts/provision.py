@@ -56,9 +56,11 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> ExitCode:
         raise UsageError("two passwords can't both be read from stdin", "put one of them into the environment or a file")
     problems: list[str] = []
     filling = _filling(flags, found, problems)
-    asked = None if flags["local"] else request.read(flags, found, caller.address, problems)
-    if problems:
-        raise UsageError("\n  ".join(["the flags and settings make no sense:", *problems]), "invoke --help provision")
+    asked = None
+    if flags["local"]:
+        request.Reader(flags, found, problems).finish()
+    else:
+        asked = request.read(flags, found, caller.address, problems)
     for password in (asked.password if asked else None, filling.roles.password if filling.roles else None):
         if password is not None:
             console.conceal(password[0])
