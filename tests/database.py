@@ -34,8 +34,10 @@ MODES = [
     pytest.param("docker", marks=pytest.mark.docker),
     pytest.param("embedded", marks=pytest.mark.embedded),
 ]
-# The project's own settings and libpq's don't reach a test; PATH always leads to some psql.
-ENV = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "POSTGRES_"))}
+# The project's own settings and libpq's don't reach a test, nor what says that this is a job of CI, which the commands treat
+# otherwise; PATH always leads to some psql.
+FOREIGN = ("PG", "POSTGRES_", "GITHUB_", "GH_")
+ENV = {key: value for key, value in os.environ.items() if key != "CI" and not key.startswith(FOREIGN)}
 if shutil.which("psql") is None:
     ENV["PATH"] = f"{embedded.program('psql').parent}{os.pathsep}{ENV['PATH']}"
 if "POSTGRES_IMAGE" in os.environ:
