@@ -34,13 +34,14 @@ FLAGS = {
     "allow_ip_range_start": "Let in a range of addresses, from this one on.",
     "allow_out_of_order": "Apply a pending file although a newer one is applied.",
     "allow_wide": "Permit ranges of a /8 or more.",
+    "app": "The app whose template is meant: deploy/app_NAME.yaml (api).",
     "apply_migrations": "Apply the migrations when the server stands.",
     "as_app": "Use the application's DSN, POSTGRES_DSN.",
     "backtest_service_password": "The password of the application's role; `-` reads it from stdin (a new one).",
     "backtest_service_password_file": "Read that password from this file.",
     "backtest_service_user": "The application's login role (backtest_service); the second one has _b behind it.",
     "backup_retention_days": "Days that backups are kept, 7 to 35 (7).",
-    "check": "Compare with the design and try everything as the role; exit code 3 when something differs.",
+    "check": "Only check: the roles against their design (exit code 3 when something differs), a template by the rules of Azure.",
     "connection_limit": "Connections of each of the two login roles (fitted to the server).",
     "create_app_users": "Make the application's login role when the server stands, as `invoke roles` does.",
     "database_name": "The database (serving).",
@@ -51,6 +52,7 @@ FLAGS = {
     "emit_secrets": "Print DSNs and passwords.",
     "env_file": "Read settings from this file instead of .env.",
     "finish": "Disable the old login role as soon as it is out of use.",
+    "from_key_vault": "The secrets stand in a Key Vault, and no value of theirs is needed.",
     "github_environment": "The environment of the GitHub secret.",
     "github_secret": "Set this secret of the GitHub repository to the DSN, by gh.",
     "idle_in_transaction_timeout": "How long the role's transactions may wait for their client (60s).",
@@ -64,14 +66,17 @@ FLAGS = {
     "lock_timeout": "How long the role's statements wait for a lock (5s).",
     "lock_wait": "Seconds to wait for another runner to finish (300).",
     "migrations_dir": "The folder of the migrations (migrations/).",
+    "new_revision": "Make a new revision although nothing differs.",
     "open_firewall": "Let this machine through the server's firewall for the length of this command.",
+    "out": "Write the rendered template into this file, which then only you can read.",
     "plan": "Show what would be done and write nothing.",
     "postgres_version": "The PostgreSQL of the server (16): 16 or 18 embedded, any with --docker, 11 to 18 in Azure.",
+    "prune": "Drop what stands in the app's lists and not in the template.",
     "prune_firewall": "Remove the firewall rules that no flag asks for.",
     "psql": "Where psql comes from: local, docker, embedded or auto (auto).",
     "purge": "Delete the server's data as well.",
     "quiet": "Seconds without a connection after which a login role counts as out of use (10).",
-    "ready_deadline": "Seconds until the database has to answer (360; firewall rules take up to 5 minutes).",
+    "ready_deadline": "Seconds until the database has to answer, or a new revision to be ready (360).",
     "repo": "The GitHub repository, OWNER/NAME (the one of this folder).",
     "reset_admin_password": "Give the administrator of an existing server a new password.",
     "resource_group": "The resource group (the server's name and -rg).",
@@ -86,11 +91,13 @@ FLAGS = {
     "statement_timeout": "How long one statement of the role may take (60s).",
     "storage_size_gib": "The size of the disk, from 32 on (32); it can grow, and not shrink.",
     "subscription_id": "The Azure subscription.",
+    "template": "Another template than that of --app.",
     "terminate": "Close the connections that are left at the deadline.",
     "tier": "Burstable, GeneralPurpose or MemoryOptimized (as the SKU says).",
     "to": "Stop after this version.",
     "unseen": "Disable the old login role although nobody was seen using the new one.",
     "use_docker_psql": "The same as --docker.",
+    "variables": "List the variables that the template needs.",
     "wait": "Seconds to wait for a server that isn't up yet (0).",
     "yes": "Don't ask.",
     "zonal_resiliency": "High availability: enabled or disabled (disabled).",
@@ -458,6 +465,47 @@ def rotate(
 
 
 @command
+def render(
+    console: Console,
+    app: str = "api",
+    template: str | None = None,
+    out: str | None = None,
+    check: bool = False,
+    variables: bool = False,
+    from_key_vault: bool = False,
+    env_file: str | None = None,
+    json: bool = False,
+) -> None:
+    """Put the settings into a template of deploy/, as envsubst would; --check looks at it as Azure would."""
+    flags = dict(locals())
+    from scripts import manifest
+
+    manifest.command(flags, console)
+
+
+@command
+def deploy(
+    console: Console,
+    app: str = "api",
+    template: str | None = None,
+    from_key_vault: bool = False,
+    subscription_id: str | None = None,
+    resource_group: str | None = None,
+    prune: bool = False,
+    new_revision: bool = False,
+    ready_deadline: str | None = None,
+    env_file: str | None = None,
+    plan: bool = False,
+    json: bool = False,
+) -> None:
+    """Bring a Container App to what its template says, and wait until its new revision is ready."""
+    flags = dict(locals())
+    from scripts import deploy as deploying
+
+    deploying.command(flags, again("deploy", flags), console)
+
+
+@command
 def psql(
     console: Console,
     dsn: str | None = None,
@@ -512,5 +560,19 @@ def push(
     )
 
 
-namespace = Collection(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, psql, secret=Collection(push))
+namespace = Collection(
+    quickstart,
+    up,
+    down,
+    provision,
+    teardown,
+    migrate,
+    status,
+    roles,
+    rotate,
+    render,
+    deploy,
+    psql,
+    secret=Collection(push),
+)
 namespace.configure({"tasks": {"dedupe": False}})

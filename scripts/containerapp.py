@@ -1,0 +1,292 @@
+"""What a Container App's YAML may say: everything that Azure would refuse, or az would drop without a word. Pure.
+
+Trees are what PyYAML makes of the YAML, paths the keys and numbers that lead to a place in them.
+Sources: `containerapp.json`, with the keys of az's own model; the pairs of CPU and memory of
+https://learn.microsoft.com/azure/container-apps/containers#allocations; the name rules that az and Azure check.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scripts import dsn as dsns
+from scripts.errors import UsageError
+
+SCHEMA = Path(__file__).with_name("containerapp.json")
+_APP_NAME = re.compile(r"(?=.{2,32}\Z)[a-z](?!.*--)[-a-z0-9]*[a-z0-9]")
+_SECRET_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
+_IDENTITY = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/[^/]+", re.IGNORECASE
+)
+_ENVIRONMENT = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.App/(managed|connected)Environments/[^/]+", re.IGNORECASE
+)
+_VAULT_SECRET = re.compile(r"https://[a-zA-Z0-9-]+\.vault\.[a-z.]+/secrets/[a-zA-Z0-9-]+(/[0-9a-f]+)?")
+_DSN = re.compile(r"postgres(ql)?:")
+_PLAIN_TYPES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
+# The key by which Azure and people tell the items of a list apart.
+KEYS = ("name", "server", "type", "volumeName", "identity", "revisionName", "serviceId")
+
+Path_ = tuple[str | int, ...]
+
+
+class Problem(NamedTuple):
+    """What is wrong, and where."""
+
+    path: Path_
+    text: str
+
+
+def lint(tree: Any) -> list[Problem]:
+    """Everything that is wrong with a rendered template. No value of a secret stands in a problem."""
+    tree = copy.deepcopy(tree)
+    problems, has_shape = _by_schema(tree)
+    if has_shape:
+        problems += [*_app(tree), *_secrets(tree), *_containers(tree), *_dsns(tree)]
+    return problems
+
+
+def secrets_of(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The secrets that a tree names."""
+    return list(_at(tree, "properties", "configuration", "secrets") or [])
+
+
+def references(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str]]:
+    """Every place that refers to a secret, with the secret's name."""
+    if isinstance(tree, Mapping):
+        for key, inner in tree.items():
+            if key in ("secretRef", "passwordSecretRef") and isinstance(inner, str):
+                yield (*path, key), inner
+            else:
+                yield from references(inner, (*path, key))
+    elif isinstance(tree, list):
+        for number, inner in enumerate(tree):
+            yield from references(inner, (*path, number))
+
+
+def spelled(path: Sequence[str | int]) -> str:
+    """A path as people write it: properties.template.containers[0].image."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+
+
+def _at(tree: Any, *path: str) -> Any:
+    for step in path:
+        tree = tree.get(step) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _by_schema(tree: Any) -> tuple[list[Problem], bool]:
+    """What the schema says, and whether the tree has the shape on which all else relies.
+
+    A misspelt key is put right in the tree, so that the rest is looked at as it was meant.
+    """
+    from jsonschema import Draft202012Validator
+
+    problems, has_shape = [], True
+    validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    for error in list(validator.iter_errors(tree)):
+        path = tuple(error.absolute_path)
+        if error.validator == "additionalProperties":
+            known = list(error.schema["properties"])
+            for key in [key for key in error.instance if key not in known]:
+                guess = _guess(key, known)
+                meant = f": did you mean {guess}?" if guess else ""
+                problems.append(Problem((*path, key), f"unknown key {key}, which az would drop without a word{meant}"))
+                value = error.instance.pop(key)
+                if guess and guess not in error.instance:
+                    error.instance[guess] = value
+        elif error.validator == "required":
+            has_shape = False
+            problems += [Problem(path, f"{key} is missing") for key in error.validator_value if key not in error.instance]
+        elif error.validator == "type":
+            has_shape = False
+            problems.append(Problem(path, f"{_PLAIN_TYPES[error.validator_value]} is meant, and {_kind(error.instance)}"))
+        elif error.validator == "enum":
+            guess = _guess(error.instance, error.validator_value)
+            meant = f": did you mean {guess}?" if guess else ""
+            problems.append(Problem(path, f"one of {', '.join(error.validator_value)} is meant{meant}"))
+        elif error.validator in ("minimum", "maximum"):
+            least = "at least" if error.validator == "minimum" else "at most"
+            problems.append(Problem(path, f"{least} {error.validator_value} is meant"))
+        else:  # maxProperties, of an identity
+            problems.append(Problem(path, "{} is meant"))
+    return problems, has_shape and not list(validator.iter_errors(tree))
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing is there"
+    if isinstance(value, bool):
+        return "that is true or false: put it between quotes"
+    if isinstance(value, int | float):
+        return "that is a number: put it between quotes"
+    if isinstance(value, str):
+        return "that is text: before a variable, !!int or !!float makes it a number"
+    if isinstance(value, dict | list):
+        return f"that is a {'mapping' if isinstance(value, dict) else 'list'}"
+    return "that is a date: put it between quotes"
+
+
+def _guess(word: object, known: Sequence[str]) -> str | None:
+    """The word that was meant, if one is near."""
+    lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(str(word).lower(), list(lower), n=1, cutoff=0.6)
+    return lower[found[0]] if found else None
+
+
+def _app(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    if not _APP_NAME.fullmatch(tree["name"]):
+        yield Problem(("name",), "2 to 32 of a-z, 0-9 and single -, a letter first, no - at the end")
+    environment = _at(tree, "properties", "environmentId")
+    path: Path_ = ("properties", "environmentId")
+    if environment is None:
+        yield Problem(("properties",), "environmentId is missing")
+    elif not _ENVIRONMENT.fullmatch(environment):
+        yield Problem(
+            path, "the id of an environment is meant: az containerapp env show --name NAME --resource-group GROUP --query id"
+        )
+    identities = _at(tree, "identity", "userAssignedIdentities") or {}
+    for identity in identities:
+        if not _IDENTITY.fullmatch(identity):
+            yield Problem(
+                ("identity", "userAssignedIdentities", identity),
+                "the id of an identity is meant: az identity show --name NAME --resource-group GROUP --query id",
+            )
+    assigned = {identity.lower() for identity in identities}
+    assigned |= {"system"} if "SystemAssigned" in (_at(tree, "identity", "type") or "") else set()
+    for path, identity in _identities(tree["properties"]):
+        if identity.lower() not in assigned:
+            yield Problem(("properties", *path), "this identity isn't one of the app's own: name it under identity as well")
+    if _at(tree, "properties", "template", "revisionSuffix") is not None:
+        yield Problem(("properties", "template", "revisionSuffix"), "`invoke deploy` chooses it: leave it away")
+    scale = _at(tree, "properties", "template", "scale") or {}
+    least, most = scale.get("minReplicas", 0), scale.get("maxReplicas", 10)
+    if least > most:
+        yield Problem(("properties", "template", "scale", "minReplicas"), f"{least} is more than maxReplicas, {most}")
+    yield from _repeated(tree)
+
+
+def _identities(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str]]:
+    if isinstance(tree, Mapping):
+        for key, inner in tree.items():
+            if key == "identity" and isinstance(inner, str):
+                yield (*path, key), inner
+            else:
+                yield from _identities(inner, (*path, key))
+    elif isinstance(tree, list):
+        for number, inner in enumerate(tree):
+            yield from _identities(inner, (*path, number))
+
+
+def _repeated(tree: Any, path: Path_ = ()) -> Iterator[Problem]:
+    """Items of a list with a name that another one has."""
+    if isinstance(tree, Mapping):
+        for key, inner in tree.items():
+            yield from _repeated(inner, (*path, key))
+    elif isinstance(tree, list):
+        seen = set()
+        for number, inner in enumerate(tree):
+            name = item_key(inner)
+            if name in seen:
+                yield Problem((*path, number), f"{name} stands there twice")
+            if name is not None:
+                seen.add(name)
+            yield from _repeated(inner, (*path, number))
+
+
+def item_key(item: Any) -> str | None:
+    """By what an item of a list is known, where it has such a key."""
+    return next((str(item[key]) for key in KEYS if key in item), None) if isinstance(item, Mapping) else None
+
+
+def _secrets(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    listed = secrets_of(tree)
+    names = [secret["name"] for secret in listed]
+    referred = list(references(tree))
+    for place, name in referred:
+        if name not in names:
+            guess = _guess(name, names)
+            yield Problem(place, f"there is no secret {name}" + (f": did you mean {guess}?" if guess else ""))
+    used = {name for _, name in referred}
+    whole_volume = any(
+        volume.get("storageType") == "Secret" and not volume.get("secrets")
+        for volume in _at(tree, "properties", "template", "volumes") or []
+    )
+    for number, secret in enumerate(listed):
+        path: Path_ = ("properties", "configuration", "secrets", number)
+        if not _SECRET_NAME.fullmatch(secret["name"]):
+            yield Problem((*path, "name"), "a secret's name has a-z, 0-9, - and ., and none of the last two at its ends")
+        if secret["name"] not in used and not whole_volume:
+            yield Problem(path, f"nothing refers to the secret {secret['name']}")
+        if ("value" in secret) == ("keyVaultUrl" in secret):
+            yield Problem(path, "either value, or keyVaultUrl and identity, is meant")
+        elif "keyVaultUrl" in secret:
+            if not _VAULT_SECRET.fullmatch(secret["keyVaultUrl"]):
+                yield Problem((*path, "keyVaultUrl"), "https://VAULT.vault.azure.net/secrets/NAME is meant")
+            if "identity" not in secret:
+                yield Problem(path, "identity is missing: the one that may read the Key Vault")
+        elif not secret["value"]:
+            yield Problem((*path, "value"), "it is empty, and az would keep the former value without a word")
+
+
+def _containers(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    base: Path_ = ("properties", "template", "containers")
+    containers = _at(tree, *map(str, base)) or []
+    if not containers:
+        yield Problem(base[:-1], "containers is missing")
+    for number, container in enumerate(containers):
+        for place, variable in enumerate(container.get("env") or []):
+            if ("value" in variable) == ("secretRef" in variable):
+                yield Problem((*base, number, "env", place), f"{variable['name']}: either value or secretRef is meant")
+    sizes = [container.get("resources") or {} for container in containers]
+    if (_at(tree, "properties", "workloadProfileName") or "Consumption") == "Consumption" and all(
+        "cpu" in size and "memory" in size for size in sizes
+    ):
+        yield from _pair(sizes, (*base, 0, "resources"))
+
+
+def _pair(sizes: list[dict[str, Any]], path: Path_) -> Iterator[Problem]:
+    """The consumption plan's pairs: a quarter to four cores in quarters, with twice as many GiB; all containers together."""
+    memories = [re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)Gi", size["memory"]) for size in sizes]
+    if not all(memories):
+        yield Problem((*path, "memory"), "GiB are meant, such as 1Gi or 0.5Gi")
+        return
+    cpu = sum(float(size["cpu"]) for size in sizes)
+    memory = sum(float(found[1]) for found in memories if found)
+    if cpu * 4 != int(cpu * 4) or not 0.25 <= cpu <= 4:
+        yield Problem((*path, "cpu"), f"{cpu:g} cores can't be had on the Consumption profile: 0.25 to 4 in steps of 0.25")
+    elif memory != 2 * cpu:
+        yield Problem((*path, "memory"), f"{memory:g}Gi doesn't go with {cpu:g} cores: {2 * cpu:g}Gi does")
+
+
+def _dsns(tree: Mapping[str, Any]) -> Iterator[Problem]:
+    """The secrets that are DSNs, or that a variable named like one refers to."""
+    named = {
+        variable.get("secretRef")
+        for container in _at(tree, "properties", "template", "containers") or []
+        for variable in container.get("env") or []
+        if variable["name"].endswith("_DSN")
+    }
+    for number, secret in enumerate(secrets_of(tree)):
+        value, path = secret.get("value"), ("properties", "configuration", "secrets", number, "value")
+        if value and (secret["name"] in named or _DSN.match(value)):
+            try:
+                dsn = dsns.parse(value, f"the secret {secret['name']}")
+            except UsageError as error:
+                yield Problem(path, error.message)
+            else:
+                if not dsn.needs_tls:
+                    yield Problem(path, f"the DSN of the secret {secret['name']} doesn't insist on TLS: add sslmode=require")

@@ -1,0 +1,255 @@
+"""Brings a Container App to what its template says: observe, plan, apply, re-check.
+
+Every change makes a new revision with a name of ours, as Azure makes none for a changed secret, and as that tells what to
+wait for. The rendered template stands in a file of its own as long as az reads it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scripts import PRODUCT, apps, changes, manifest, request, settings, shell
+from scripts.apps import App, Revision
+from scripts.az import Az, AzError
+from scripts.changes import Change, Extra
+from scripts.console import Console, one_line
+from scripts.errors import OpsError
+from scripts.failures import Way
+from scripts.manifest import Manifest
+from scripts.secret import Secret
+
+_PAUSE = 3.0  # seconds between two looks at a new revision
+_TRIES = 5  # of an update, while Azure is at another one
+_WAIT = 10.0  # seconds between them
+
+
+@dataclass(frozen=True, kw_only=True)
+class There:
+    """The app as it stands, and the revisions that could be gone back to."""
+
+    tree: Mapping[str, Any]
+    secrets: list[dict[str, Any]]
+    revisions: list[Revision]
+
+    @property
+    def latest(self) -> Revision | None:
+        """The newest revision, whether it came to run or not."""
+        return self._revision("latestRevisionName")
+
+    @property
+    def ready(self) -> Revision | None:
+        """The newest revision that came to run."""
+        return self._revision("latestReadyRevisionName")
+
+    @property
+    def address(self) -> str | None:
+        """Where the app can be reached, if anywhere."""
+        ingress = (self.tree["properties"].get("configuration") or {}).get("ingress") or {}
+        return f"https://{ingress['fqdn']}" if ingress.get("fqdn") else None
+
+    def _revision(self, key: str) -> Revision | None:
+        name = self.tree["properties"].get(key)
+        return next((revision for revision in self.revisions if revision.name == name), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done, and why."""
+
+    action: str  # create, update or keep
+    reason: str
+    changes: list[Change]
+    kept: list[Extra]
+    dropped: list[Extra]
+
+
+def command(flags: Mapping[str, Any], again: str, console: Console) -> None:
+    """What `invoke deploy` does with its flags. Raises UsageError and OpsError."""
+    found = settings.sources(flags["env_file"])
+    reader = request.Reader(flags, found, task="deploy")
+    subscription, group = request.group_of_apps(reader)
+    deadline = request.deadline(reader)
+    reader.finish()
+    wanted = manifest.build(manifest.template(flags, found), found, console)
+    app = App(name=wanted.tree["name"], group=group, subscription=subscription)
+    with Az(found.env, redact=console.redact) as client:
+        run(
+            app,
+            wanted,
+            client,
+            console,
+            plan_only=flags["plan"],
+            prune=flags["prune"],
+            new_revision=flags["new_revision"],
+            deadline=deadline,
+            again=again,
+        )
+
+
+def run(
+    app: App,
+    wanted: Manifest,
+    client: Az,
+    console: Console,
+    *,
+    plan_only: bool = False,
+    prune: bool = False,
+    new_revision: bool = False,
+    deadline: float = 360.0,
+    again: str = "invoke deploy",
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Deploys the app and waits until its new revision is ready, `deadline` seconds at most. Raises OpsError."""
+    there = _observe(client, app, console)
+    plan = decide(wanted.tree, there, prune=prune, new_revision=new_revision)
+    _show(app, plan, console)
+    facts: dict[str, Any] = {
+        "app": app.name,
+        "action": plan.action,
+        "reason": plan.reason,
+        "changes": [str(change) for change in plan.changes],
+        "kept": [str(extra) for extra in plan.kept],
+        "dropped": [str(extra) for extra in plan.dropped],
+    }
+    if plan_only:
+        console.say("this was the plan; nothing is written")
+        console.document({**facts, "revision": None, "address": there.address if there else None})
+        return
+    if plan.action == "keep":
+        assert there is not None
+        assert there.latest is not None
+        name = there.latest.name
+    else:
+        suffix = f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"  # a second one of the same name, Azure would ignore
+        name = f"{app.name}--{suffix}"
+        _apply(client, app, wanted.tree, plan, suffix, console, sleep, again)
+    there = _until_ready(client, app, name, there, deadline, console, clock, sleep, again)
+    left = list(changes.differences(wanted.tree, there.tree))
+    if left:
+        listed = "\n".join(f"  {change}" for change in left)
+        raise OpsError(f"Azure took the update of {app.name}, and {name} runs, but this differs:\n{listed}", again)
+    serves = f" at {there.address}" if there.address else ""
+    console.say(f"{'unchanged' if plan.action == 'keep' else 'deployed'}: {name} serves{serves}")
+    console.document({**facts, "revision": name, "address": there.address})
+
+
+def decide(tree: Mapping[str, Any], there: There | None, *, prune: bool = False, new_revision: bool = False) -> Plan:
+    """What is to be done. Pure."""
+    if there is None:
+        return Plan(action="create", reason="there is no such app", changes=[], kept=[], dropped=[])
+    extras = list(changes.extras(tree, there.tree))
+    found = [*changes.differences(tree, there.tree), *changes.secret_changes(tree, there.secrets)]
+    kept, dropped = ([], extras) if prune else (extras, [])
+    latest = there.latest
+    if found or dropped:
+        action, reason = "update", "the template differs from what stands"
+    elif new_revision:
+        action, reason = "update", "a new revision is asked for"
+    elif latest is None or latest.has_failed:
+        action, reason = "update", f"the newest revision isn't healthy ({latest or 'there is none'})"
+    else:
+        action, reason = "keep", "it is as the template says"
+    return Plan(action=action, reason=reason, changes=found, kept=kept, dropped=dropped)
+
+
+def _observe(client: Az, app: App, console: Console) -> There | None:
+    """The app, its secrets and its revisions, asked side by side; None where there is no such app."""
+    answers = client.try_ask(apps.show(app), apps.secrets(app), apps.revisions(app))
+    if isinstance(answers[0], AzError):
+        raise answers[0]
+    if answers[0] is None:
+        return None
+    for answer in answers[1:]:
+        if isinstance(answer, AzError):
+            raise answer
+    there = There(tree=answers[0], secrets=answers[1] or [], revisions=answers[2] or [])
+    console.conceal(*(Secret(secret["value"]) for secret in there.secrets if secret.get("value")))
+    return there
+
+
+def _show(app: App, plan: Plan, console: Console) -> None:
+    console.say(f"{plan.action} {app.name} in {app.group}: {plan.reason}")
+    for change in plan.changes:
+        console.say(f"  change {one_line(str(change))}")
+    for extra in plan.dropped:
+        console.say(f"  drop   {one_line(str(extra))}, which the template doesn't name")
+    for extra in plan.kept:
+        console.say(f"  keep   {one_line(str(extra))}, which the template doesn't name (--prune drops it)")
+
+
+def _apply(
+    client: Az,
+    app: App,
+    tree: Mapping[str, Any],
+    plan: Plan,
+    suffix: str,
+    console: Console,
+    sleep: Callable[[float], None],
+    again: str,
+) -> None:
+    import yaml
+
+    whole = changes.merged(tree, plan.kept)
+    whole["properties"]["template"]["revisionSuffix"] = suffix
+    with tempfile.TemporaryDirectory(prefix=f"{PRODUCT}-deploy-") as folder:  # entered by its owner alone
+        path = Path(folder) / f"{app.name}.yaml"
+        # In ASCII, as az reads it in whatever encoding the system has.
+        shell.write_private(path, yaml.safe_dump(whole, sort_keys=False))
+        act = apps.create if plan.action == "create" else apps.update
+        with console.working(f"{'making' if plan.action == 'create' else 'updating'} {app.name} ..."):
+            for left in reversed(range(_TRIES)):
+                try:
+                    return act(client, app, path)
+                except AzError as error:
+                    if error.failure.way is not Way.AGAIN or not left:
+                        raise OpsError(error.message, error.hint or again, error.facts) from None
+                sleep(_WAIT)
+    return None
+
+
+def _until_ready(
+    client: Az,
+    app: App,
+    name: str,
+    before: There | None,
+    deadline: float,
+    console: Console,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+    again: str,
+) -> There:
+    """Looks until a revision is ready. Raises OpsError when it has failed, or isn't at the deadline."""
+    until = clock() + deadline
+    with console.working(f"waiting up to {deadline:g} s until {name} is ready ..."):
+        while True:
+            tree, revisions = client.ask(apps.show(app), apps.revisions(app))
+            if tree is None:
+                raise OpsError(f"the app {app.name} is gone", again)
+            there = There(tree=tree, secrets=[], revisions=revisions or [])
+            revision = next((one for one in there.revisions if one.name == name), None)
+            if revision is not None and revision.is_healthy and there.ready == revision:
+                return there
+            if (revision is not None and revision.has_failed) or clock() > until:
+                raise _not_ready(app, name, revision, before, again)
+            sleep(_PAUSE)
+
+
+def _not_ready(app: App, name: str, revision: Revision | None, before: There | None, again: str) -> OpsError:
+    state = f"{revision}" if revision else "it hasn't appeared"
+    message = f"the revision {name} isn't ready: {one_line(state)}"
+    good = before.ready if before else None
+    logs = f"az containerapp logs show --name {app.name} --resource-group {app.group} --revision {name} --type system"
+    if good is None or good.name == name:
+        return OpsError(f"{message}\nthere is no former one to go back to", f"{logs}; then: {again}")
+    return OpsError(
+        f"{message}\nthe last good one is {good.name}", f"{apps.go_back(app, good.name)}; why: {logs}", {"last_good": good.name}
+    )

@@ -1,0 +1,144 @@
+"""A template of deploy/ with its settings: which variables it needs, what it comes to, and whether Azure would take that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts import containerapp, render, settings, shell
+from scripts.console import Console
+from scripts.errors import OpsError, UsageError
+from scripts.render import Template
+from scripts.secret import Secret
+from scripts.settings import Sources
+
+IDENTITY = "CONTAINER_APP_IDENTITY"  # reads the Key Vault, in the variant with one
+_GROUP = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/group/providers"
+# What stands in for a variable that isn't set, where only the shape is looked at.
+_DUMMIES = {
+    "CONTAINER_APP_NAME": "app",
+    "CONTAINER_APP_ENVIRONMENT": f"{_GROUP}/Microsoft.App/managedEnvironments/environment",
+    IDENTITY: f"{_GROUP}/Microsoft.ManagedIdentity/userAssignedIdentities/identity",
+}
+_DUMMY_ENDS = {
+    "_DSN": "postgresql://user:password@server.example:5432/database?sslmode=require",
+    "_SECRET_URL": "https://vault.vault.azure.net/secrets/name",
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A rendered template that Azure would take."""
+
+    template: Template
+    text: str
+    tree: dict[str, Any]
+    missing: list[str]  # the variables for which dummies stand
+
+
+def template(flags: Mapping[str, Any], found: Sources) -> Template:
+    """The template of an app, `deploy/app_NAME.yaml`, or the one that --template names. Raises UsageError."""
+    path = Path(flags["template"]) if flags.get("template") else settings.DEPLOY / f"app_{flags['app']}.yaml"
+    name = settings.shown(path)
+    try:
+        text = path.read_bytes().decode("utf-8")  # with its line ends
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} isn't UTF-8 text", "save it as UTF-8") from None
+    except OSError as error:
+        there = ", ".join(sorted(file.stem.removeprefix("app_") for file in settings.DEPLOY.glob("app_*.yaml")))
+        hint = f"--template FILE, or --app with one of: {there}"
+        raise UsageError(f"the template {name} can't be read: {error.strerror}", hint) from None
+    parsed = render.parse(text, name)
+    return parsed.from_key_vault(IDENTITY) if from_key_vault(flags, found) else parsed
+
+
+def from_key_vault(flags: Mapping[str, Any], found: Sources) -> bool:
+    """Whether the secrets stand in a Key Vault: --from-key-vault, or POSTGRES_FROM_KEY_VAULT."""
+    from scripts.request import Reader
+
+    reader = Reader(flags, found, task="deploy")
+    chosen = reader.switch("from_key_vault")
+    reader.finish()
+    return chosen
+
+
+def build(template: Template, found: Sources, console: Console, *, dummies: bool = False) -> Manifest:
+    """Renders and lints. With `dummies`, variables that aren't set are no problem. Raises UsageError with every problem."""
+    import yaml
+
+    given = values(template, found, console)
+    missing = [name for name in template.variables if name not in given] if dummies else []
+    text = template.render({**given, **{name: _dummy(template, name) for name in missing}})
+    tree = yaml.safe_load(text)
+    problems = sorted((template.line_of(path), containerapp.spelled(path), text) for path, text in containerapp.lint(tree))
+    if problems:
+        listed = "\n".join(f"  {template.name}:{line}: {place}: {text}" for line, place, text in problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise UsageError(f"{template.name} is no Container App that Azure would take; {count}:\n{listed}")
+    return Manifest(template, text, tree, missing)
+
+
+def values(template: Template, found: Sources, console: Console) -> dict[str, str]:
+    """The settings that the template's variables name; the secrets among them are kept out of all output from here on."""
+    given = {name: value.text for name in template.variables if (value := found.get(name))}
+    console.conceal(*(Secret(given[name]) for name in template.secrets if name in given))
+    return given
+
+
+def command(flags: Mapping[str, Any], console: Console) -> None:
+    """What `invoke render` does with its flags. Raises UsageError and OpsError."""
+    found = settings.sources(flags["env_file"])
+    if sum(bool(flags[name]) for name in ("check", "variables", "out")) > 1:
+        raise UsageError("--check, --variables and --out are three different things", "give one of them")
+    if flags["out"] == "":
+        raise UsageError("--out is empty", "give it a value, or leave it away")
+    chosen = template(flags, found)
+    if flags["variables"]:
+        _show_variables(chosen, found, console)
+    elif flags["check"]:
+        manifest = build(chosen, found, console, dummies=True)
+        stood_in = f"; dummies stood in for {', '.join(manifest.missing)}" if manifest.missing else ""
+        console.say(f"{chosen.name}: nothing is wrong with it{stood_in}")
+        console.document({"template": chosen.name, "problems": [], "dummies": manifest.missing})
+    else:
+        _show(chosen, found, Path(flags["out"]) if flags["out"] else None, console)
+
+
+def _show(template: Template, found: Sources, out: Path | None, console: Console) -> None:
+    given = values(template, found, console)
+    text = template.render(given)
+    if out is None:
+        # Masked before it is rendered: a masked value is quoted where it has to be, as the value itself is.
+        text = template.render({**given, **{name: str(Secret(given[name])) for name in template.secrets}})
+        console.say(text.removesuffix("\n"))
+    else:
+        try:
+            shell.write_private(out, text)
+        except OSError as error:
+            raise OpsError(f"{out} can't be written: {error.strerror}", "--out names another file") from None
+        console.say(f"rendered {template.name} into {out}, which only you can read")
+    facts = {"template": template.name, "out": str(out) if out else None, "text": None if out else text}
+    console.document(facts)
+
+
+def _show_variables(template: Template, found: Sources, console: Console) -> None:
+    rows, facts = [], []
+    for name, lines in template.variables.items():
+        value = found.get(name)
+        secret = name in template.secrets
+        state = f"set ({value.origin.partition('(')[2]}" if value else "not set"
+        rows.append([name, "secret" if secret else "", state, f"line {', '.join(map(str, lines))}"])
+        facts.append({"name": name, "secret": secret, "set": value is not None, "lines": lines})
+    console.say(f"{template.name} needs:")
+    console.table(rows)
+    console.document({"template": template.name, "variables": facts})
+
+
+def _dummy(template: Template, name: str) -> str:
+    if name in _DUMMIES:
+        return _DUMMIES[name]
+    if template.is_number(name):
+        return "1"
+    return next((dummy for end, dummy in _DUMMY_ENDS.items() if name.endswith(end)), "x")

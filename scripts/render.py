@@ -1,0 +1,376 @@
+"""A YAML template with ${VARIABLES}, and values that can't change what it says. Pure.
+
+Substitutes as GNU envsubst does, to the byte, wherever a value is safe in its place. A scalar in which one isn't (`yes`,
+`0123`, `p #x`, a quote, a line break) is written anew between double quotes, so that what is parsed in the end is the
+template's own tree with exactly the given strings in it. What can't be had in this way is refused, by the variable's name.
+
+Sources: https://www.gnu.org/software/gettext/manual/html_node/envsubst-Invocation.html (which names are variables);
+PyYAML, because az reads the file with it, by the rules of YAML 1.1.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from scripts.errors import UsageError
+
+if TYPE_CHECKING:
+    from yaml import Node, ScalarNode
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_REFERENCE = re.compile(rf"\$(?:\{{({_NAME})\}}|({_NAME}))", re.ASCII)
+PLACEHOLDER = re.compile(r"<[A-Za-z][\w -]*>")  # such as <password>, out of a manual
+_UNREADABLE = re.compile(r"[\ud800-\udfff]")  # how Python keeps bytes that it can't read
+_SECRET_NAME = re.compile(r"(DSN|PASSWORD|SECRET|TOKEN|KEY)$")
+_INTEGER, _FLOAT, _STRING = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "str"))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One place of the text that refers to a variable; `start` and `end` count characters."""
+
+    variable: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A scalar that refers to variables, in the text in which marks stand for the references."""
+
+    start: int
+    end: int
+    value: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """The text and where it stands, for messages. Use `parse`, which looks it through."""
+
+    text: str
+    name: str
+
+    @cached_property
+    def references(self) -> list[Reference]:
+        """Every reference to a variable, comments included, as envsubst has it."""
+        return [Reference(found[1] or found[2], *found.span()) for found in _REFERENCE.finditer(self.text)]
+
+    @property
+    def variables(self) -> dict[str, list[int]]:
+        """The variables in the order of the text, each with its lines."""
+        found: dict[str, list[int]] = {}
+        for reference in self.references:
+            lines = found.setdefault(reference.variable, [])
+            if self.line(reference.start) not in lines:
+                lines.append(self.line(reference.start))
+        return found
+
+    @property
+    def secrets(self) -> set[str]:
+        """The variables that hold a secret: by their place, the value of one of `secrets`, or by their name."""
+        places = [inner for _, inner in _secret_values(self._tree)]
+        found = {self._marks[mark] for node in places for mark in self._marks if mark in node.value}
+        return found | {name for name in self.variables if _SECRET_NAME.search(name)}
+
+    def is_number(self, variable: str) -> bool:
+        """Whether a tag says that a variable is a number."""
+        return any(
+            self._marks[mark] == variable and scalar.tag in (_INTEGER, _FLOAT)
+            for scalar in self._scalars
+            for mark in self._in(scalar.value)
+        )
+
+    def line(self, index: int) -> int:
+        """The line of a character."""
+        return bisect_right(self._lines, index)
+
+    def line_of(self, path: Iterable[str | int]) -> int:
+        """The line on which what stands at a path of the tree begins."""
+        node = self._tree
+        line = 1
+        for step in path:
+            found = _child(node, step, self._marks)
+            if found is None:
+                break
+            key, node = found
+            line = key.start_mark.line + 1
+        return line
+
+    def render(self, values: Mapping[str, str]) -> str:
+        """The text with the values in it. Raises UsageError, which names variables and lines, and no value."""
+        self._check(values)
+        of_marks = {mark: values[name] for mark, name in self._marks.items()}
+        text = _put(self._marked, of_marks)
+        if _same(self._tree, text, of_marks):
+            return self._constructible(text, values)
+        quoted = self._marked
+        for scalar in sorted(self._scalars, key=lambda scalar: scalar.start, reverse=True):  # the places before it stay
+            here = {mark: of_marks[mark] for mark in self._in(scalar.value)}
+            if not _same(self._tree, _put(self._marked, here), here):
+                end = "\n" if self._marked[scalar.start : scalar.end].endswith("\n") else ""  # of a block scalar
+                quoted = quoted[: scalar.start] + _quoted(_put(scalar.value, here)) + end + quoted[scalar.end :]
+        text = _put(quoted, of_marks)
+        if _same(self._tree, text, of_marks):
+            return self._constructible(text, values)
+        inside = {mark for scalar in self._scalars for mark in self._in(scalar.value)}
+        outside = [mark for mark in self._marks if mark not in inside]
+        raise self._error(
+            [
+                f"{self._place(mark)}: the value of {self._marks[mark]} can't stand outside of a scalar"
+                for mark in outside
+                if not _same(self._tree, _put(self._marked, {mark: of_marks[mark]}), {})
+            ]
+            or [f"the values of {', '.join(self.variables)} change what it says"]
+        )
+
+    def from_key_vault(self, identity: str) -> Template:
+        """The variant in which each secret `value: ${X}` is the address ${X_SECRET_URL} in a Key Vault, read by ${identity}."""
+        text, ends = self._marked, {scalar.end: scalar for scalar in self._scalars}
+        for key, node in reversed(list(_secret_values(self._tree))):
+            scalar = ends.get(node.end_mark.index)
+            if scalar is None or scalar.value not in self._marks:
+                raise UsageError(f"{self.name}:{key.start_mark.line + 1}: a secret's value has to be one variable")
+            variable, indent = self._marks[scalar.value], " " * key.start_mark.column
+            lines = f"keyVaultUrl: ${{{variable}_SECRET_URL}}\n{indent}identity: ${{{identity}}}"
+            text = text[: key.start_mark.index] + lines + text[scalar.end :]
+        spelled = {mark: self.text[place.start : place.end] for mark, place in zip(self._marks, self.references, strict=True)}
+        return parse(_put(text, spelled), self.name)
+
+    # The text with a mark in the place of each reference: a word that is no number, no boolean and in no need of quotes.
+
+    @cached_property
+    def _marks(self) -> dict[str, str]:
+        """Each mark with its variable."""
+        stem = "x"
+        while stem in self.text:
+            stem += "q"
+        return {f"{stem}{number:04}z": place.variable for number, place in enumerate(self.references)}
+
+    @cached_property
+    def _marked(self) -> str:
+        parts, end = [], 0
+        for mark, place in zip(self._marks, self.references, strict=True):
+            parts += [self.text[end : place.start], mark]
+            end = place.end
+        return "".join([*parts, self.text[end:]])
+
+    @cached_property
+    def _tree(self) -> Node:
+        import yaml
+
+        try:
+            tree: Node | None = yaml.compose(self._marked, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"{self.name}:{mark.line + 1}" if mark else self.name
+            raise UsageError(f"{where}: no YAML that az takes: {getattr(error, 'problem', None) or error}") from None
+        if tree is None:
+            raise UsageError(f"{self.name} is empty")
+        return tree
+
+    @cached_property
+    def _scalars(self) -> list[Scalar]:
+        """The scalars that refer to variables; their places are those of the token, behind a tag or an anchor."""
+        import yaml
+
+        starts = {
+            token.end_mark.index: token.start_mark.index
+            for token in yaml.scan(self._marked, Loader=yaml.SafeLoader)
+            if isinstance(token, yaml.ScalarToken)
+        }
+        found = {}
+        for node in _walk(self._tree):
+            if isinstance(node, yaml.ScalarNode) and any(mark in node.value for mark in self._marks):
+                end = node.end_mark.index
+                found[end] = Scalar(starts[end], end, node.value, node.tag)
+        return list(found.values())
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        return [0, *(found.end() for found in re.finditer("\n", self.text))]
+
+    def _place(self, mark: str) -> str:
+        place = self.references[list(self._marks).index(mark)]
+        return f"{self.name}:{self.line(place.start)}"
+
+    def _check(self, values: Mapping[str, str]) -> None:
+        problems = []
+        for variable, lines in self.variables.items():
+            where = ", ".join(f"{self.name}:{line}" for line in lines)
+            value = values.get(variable, "")
+            if not value:
+                problems.append(f"{variable} is {'empty' if variable in values else 'not set'} ({where})")
+            elif _UNREADABLE.search(value):
+                problems.append(f"{variable} isn't UTF-8 text ({where})")
+            elif PLACEHOLDER.search(value):
+                problems.append(f"{variable} still holds a placeholder, a name between < and > ({where})")
+        if problems:
+            raise self._error(problems)
+
+    def _constructible(self, text: str, values: Mapping[str, str]) -> str:
+        """The text, if its tagged scalars are what their tags say, and no two keys of a mapping are the same now."""
+        of_marks = {mark: values[name] for mark, name in self._marks.items()}
+        problems = [
+            f"{self._place(marks[0])}: {self._names(marks)} is no {scalar.tag.rpartition(':')[2]}"
+            for scalar in self._scalars
+            if scalar.tag != _STRING and not _is(scalar.tag, _put(scalar.value, of_marks)) and (marks := self._in(scalar.value))
+        ]
+        problems += [
+            f"{self.name}:{key.start_mark.line + 1}: the value of {self._names(self._in(key.value))} is a key "
+            "that stands in this mapping twice"
+            for key in _repeated_keys(self._tree, of_marks)
+        ]
+        if problems:
+            raise self._error(problems)
+        return text
+
+    def _in(self, value: str) -> list[str]:
+        return [mark for mark in self._marks if mark in value]
+
+    def _names(self, marks: Iterable[str]) -> str:
+        return ", ".join(dict.fromkeys(self._marks[mark] for mark in marks))
+
+    def _error(self, problems: list[str]) -> UsageError:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        return UsageError(f"{self.name} can't be rendered: {count}:\n{listed}", "invoke render --variables")
+
+
+def parse(text: str, name: str) -> Template:
+    """Takes a template, after looking for what can't be meant. Raises UsageError with every problem, each with its line."""
+    template = Template(text, name)
+    referring = {place.start for place in template.references}
+    problems = [
+        (template.line(found.start()), f"{found.group()} is no variable: a name between braces is meant, without a default")
+        for found in re.finditer(r"\$\{[^}\n]{0,40}\}?", text)
+        if found.start() not in referring
+    ]
+    problems += [
+        (node.start_mark.line + 1, f"{found.group()} is a placeholder: a ${{VARIABLE}} is meant, or the value itself")
+        for node in template_scalars(template)
+        if (found := PLACEHOLDER.search(node.value))
+    ]
+    repeated = _repeated_keys(template._tree, {})
+    problems += [(key.start_mark.line + 1, "a key that stands in this mapping twice") for key in repeated]
+    if problems:
+        listed = "\n".join(f"  {name}:{line}: {problem}" for line, problem in sorted(set(problems)))
+        raise UsageError(f"{name} is no template that could be rendered:\n{listed}")
+    return template
+
+
+def template_scalars(template: Template) -> Iterator[ScalarNode]:
+    """Every scalar of the template's tree."""
+    import yaml
+
+    return (node for node in _walk(template._tree) if isinstance(node, yaml.ScalarNode))
+
+
+def _put(text: str, values: Mapping[str, str]) -> str:
+    """The text with values in the place of marks; what stands in a value is no mark."""
+    if not values:
+        return text
+    return re.sub("|".join(map(re.escape, values)), lambda found: values[found.group()], text)
+
+
+def _quoted(value: str) -> str:
+    """A double-quoted scalar on one line, in ASCII."""
+    import yaml
+
+    return str(yaml.safe_dump(value, default_style='"', width=float("inf"))).removesuffix("\n")
+
+
+def _same(tree: Node, text: str, values: Mapping[str, str]) -> bool:
+    """Whether a text parses to the tree with the values in the place of marks, and to nothing else."""
+    import yaml
+
+    try:
+        found = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError):
+        return False
+    return _equal(tree, found, values)
+
+
+def _equal(tree: Node, found: Node | None, values: Mapping[str, str]) -> bool:
+    import yaml
+
+    if found is None or type(tree) is not type(found) or tree.tag != found.tag:
+        return False
+    if isinstance(tree, yaml.ScalarNode):
+        return bool(_put(tree.value, values) == found.value)
+    ours, theirs = (
+        [inner for pair in node.value for inner in pair] if isinstance(node, yaml.MappingNode) else node.value
+        for node in (tree, found)
+    )
+    return len(ours) == len(theirs) and all(_equal(one, other, values) for one, other in zip(ours, theirs, strict=True))
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    import yaml
+
+    yield node
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _walk(key)
+            yield from _walk(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _walk(item)
+
+
+def _child(node: Node, step: str | int, marks: Mapping[str, str]) -> tuple[Node, Node] | None:
+    """What stands at a step of a path, with the key (or the item itself) that begins it."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+        return (node.value[step], node.value[step]) if step < len(node.value) else None
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == step or any(mark in key.value for mark in marks):
+                return key, value
+    return None
+
+
+def _secret_values(tree: Node) -> Iterator[tuple[Node, Node]]:
+    """The `value` of each of `configuration.secrets`, key and value."""
+    import yaml
+
+    for node in _walk(tree):
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        for key, value in node.value:
+            if key.value == "secrets" and isinstance(value, yaml.SequenceNode):
+                for item in value.value:
+                    if isinstance(item, yaml.MappingNode):
+                        yield from (pair for pair in item.value if pair[0].value == "value")
+
+
+def _repeated_keys(tree: Node, values: Mapping[str, str]) -> Iterator[ScalarNode]:
+    """The keys that their mapping has already; PyYAML takes the last of them without a word."""
+    import yaml
+
+    for node in _walk(tree):
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[tuple[str, str], ScalarNode] = {}
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    text = key.tag, _put(key.value, values)
+                    if text in seen:
+                        yield key if any(mark in key.value for mark in values) else seen[text]
+                    seen[text] = key
+
+
+def _is(tag: str, value: str) -> bool:
+    """Whether a value is what a tag says, in the one spelling that can't be taken for anything else."""
+    import yaml
+
+    try:
+        made: Any = yaml.safe_load(f"!<{tag}> {_quoted(value)}")
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError):
+        return False
+    return tag != _INTEGER or str(made) == value
