@@ -29,7 +29,8 @@ from urllib.parse import unquote, urlsplit
 
 import trustme
 
-from tests.azure import handlers, login, vaults
+from tests.azure import app_handlers, apps, handlers, login, vaults
+from tests.azure.apps import ILLNESSES, App, ContainerApps
 from tests.azure.faults import FAULTS, Plan, Refusal
 from tests.azure.login import TENANT, without_azure
 from tests.azure.regions import SHAPES, Region
@@ -52,7 +53,8 @@ class Recorded:
     @property
     def wrote(self) -> bool:
         """Whether it changed something; a DELETE of what isn't there is answered with 204."""
-        writes = self.method in ("PUT", "PATCH", "DELETE") or self.path.endswith("/register")
+        actions = ("/register", "/activate", "/deactivate", "/restart")
+        writes = self.method in ("PUT", "PATCH", "DELETE") or self.path.endswith(actions)
         return writes and self.status in (200, 201, 202)
 
 
@@ -86,6 +88,7 @@ class Emulator:
         self._server = Listener(self, context)
         self._proxy: vaults.Proxy | None = None  # once there is a vault
         self.vaults = vaults.Vaults()
+        self.state.container.vaults = self.vaults.secrets
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -159,8 +162,39 @@ class Emulator:
         return self.vaults.secrets.setdefault(name, {})
 
     @property
+    def container(self) -> ContainerApps:
+        """What the tenant has of Microsoft.App, and how it behaves there."""
+        return self.state.container
+
+    @property
+    def apps(self) -> list[App]:
+        """The container apps, as they stand now."""
+        self.state.settle()
+        return list(self.container.apps.values())
+
+    def add_environment(self, name: str, group: str = "rg", location: str = "eastus2", subscription: str = SUBSCRIPTION) -> Json:
+        """An environment for container apps that is there already; its JSON, which may be changed."""
+        title = self.regions[location].title
+        environment = apps.environment_json(subscription, group, name, title, location)
+        return self.container.environments.setdefault(key(subscription, group, name), environment)
+
+    def add_identity(self, name: str, group: str = "rg", location: str = "eastus2", subscription: str = SUBSCRIPTION) -> str:
+        """A user-assigned identity that is there already; its id."""
+        identity = apps.identity_json(subscription, group, name, location)
+        self.container.identities[identity["id"].lower()] = identity
+        return str(identity["id"])
+
+    def add_app(self, group: str, name: str, body: Json, subscription: str = SUBSCRIPTION) -> App:
+        """A container app that is there already, out of the body of a PUT."""
+        return app_handlers.add(self.state, f"/subscriptions/{subscription}/resourceGroups/{group}/containerApps/{name}", body)
+
+    def sicken(self, illness: str, *, times: int = 1) -> None:
+        """The next revisions come up in one of the shapes of apps.ILLNESSES; the operation that makes them succeeds."""
+        self.container.illnesses += [ILLNESSES[illness]] * times
+
+    @property
     def created(self) -> list[str]:
-        """The id of every group, server, database and rule that came into being, in their order."""
+        """The id of every group, server, database, rule, app and revision that came into being, in their order."""
         return list(self.state.created)
 
     def expire_login(self, fault: str = "expired-login") -> Plan:
@@ -248,23 +282,31 @@ class Emulator:
             return Answer(400, {"error": {"code": "EmulatorFailed", "message": f"{type(error).__name__}: {error}"}})
 
 
-def redacted(body: Any) -> Any:
-    """Without the values whose name says password or secret."""
+def redacted(body: Any, within: str = "") -> Any:
+    """Without the values whose name says password or secret, and those of a list of secrets."""
     if isinstance(body, dict):
         return {
-            name: "****" if re.search("(password|secret)$", name, re.IGNORECASE) and isinstance(value, str) else redacted(value)
+            name: "****"
+            if isinstance(value, str)
+            and (re.search("(password|secret)$", name, re.IGNORECASE) or (within, name) == ("secrets", "value"))
+            else redacted(value, name)
             for name, value in body.items()
         }
-    return [redacted(item) for item in body] if isinstance(body, list) else body
+    return [redacted(item, within) for item in body] if isinstance(body, list) else body
 
 
 def words_of(method: str, path: str, body: Json) -> dict[str, str]:
     """What a fault's text may name."""
     words = {"path": path, "location": str(body.get("location", "")), "sku": str((body.get("sku") or {}).get("name", ""))}
-    for name, segment in (("subscription", "subscriptions"), ("group", "resourceGroups"), ("server", "flexibleServers")):
+    segments = {"subscription": "subscriptions", "group": "resourceGroups", "server": "flexibleServers", "app": "containerApps"}
+    for name, segment in segments.items():
         if match := re.search(f"/{segment}/([^/]+)", path, re.IGNORECASE):
             words[name] = match[1]
     kind = re.sub("^.*/providers/", "", path) if "/providers/" in path else f"Microsoft.Resources{path}"
+    words["resource"], words["namespace"] = kind, kind.partition("/")[0]
+    if containers := ((body.get("properties") or {}).get("template") or {}).get("containers"):
+        words["container"], words["image"] = containers[0].get("name", ""), containers[0].get("image", "")
+        words["tag"] = words["image"].rpartition(":")[2]
     verb = {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(method, "write")
     words["action"] = "/".join([*kind.split("/")[:1], *kind.split("/")[1::2], verb])
     return words

@@ -85,8 +85,42 @@ CLOSED_TO_PUT = {
     ),
 }
 
+# What befalls container apps alone. A revision that comes up ill is no fault of a request: see apps.ILLNESSES.
+INVALID = "The following field(s) are either invalid or missing. Field '{field}' is invalid with details: "
+IMAGE = INVALID.replace("{field}", "template.containers.{container}.image")
+UNKNOWN_IMAGE = IMAGE + '\'Invalid value: "{image}": GET https:: MANIFEST_UNKNOWN: manifest tagged by "{tag}" is not found\';.'
+APP_FAULTS = {
+    "app-busy": Fault(
+        "answer",
+        409,
+        "ContainerAppOperationInProgress",
+        "Cannot modify a container app '{app}' because there is an active provisioning operation in progress. Please try again "
+        "later.",
+    ),
+    "image-unknown": Fault("answer", 400, "InvalidParameterValueInContainerTemplate", UNKNOWN_IMAGE),
+    "image-unauthorized": Fault(
+        "answer",
+        400,
+        "InvalidParameterValueInContainerTemplate",
+        IMAGE
+        + '\'Invalid value: "{image}": GET https:?scope=repository%3Aapi%3Apull&service=registry: UNAUTHORIZED: authentication '
+        "required, visit https://aka.ms/acr/authorization for more information.';.",
+    ),
+    "image-unknown-in-operation": Fault(
+        "operation",
+        code="ContainerAppOperationError",
+        message="Failed to provision revision for container app '{app}'. Error details: " + UNKNOWN_IMAGE + ".",
+    ),
+    "revision-expired": Fault(
+        "operation",
+        code="ContainerAppOperationError",
+        message="Failed to provision revision for container app '{app}'. Error details: Operation expired.",
+    ),
+}
+
 FAULTS = {
     **CLOSED_TO_PUT,
+    **APP_FAULTS,
     "exhausted": Fault(
         "answer",
         409,
@@ -142,14 +176,14 @@ FAULTS = {
         "answer",
         409,
         "MissingSubscriptionRegistration",
-        "The subscription is not registered to use namespace 'Microsoft.DBforPostgreSQL'. See https://aka.ms/rps-not-found for "
+        "The subscription is not registered to use namespace '{namespace}'. See https://aka.ms/rps-not-found for "
         "how to register subscriptions.",
     ),
     "not-found": Fault(
         "answer",
         404,
         "ResourceNotFound",
-        "The Resource 'Microsoft.DBforPostgreSQL/flexibleServers/{server}' under resource group '{group}' was not found. For "
+        "The Resource '{resource}' under resource group '{group}' was not found. For "
         "more details please go to https://aka.ms/ARMResourceNotFoundFix",
     ),
     "password-policy": Fault(

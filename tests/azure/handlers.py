@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from tests.azure import app_handlers
 from tests.azure.faults import Refusal
 from tests.azure.resources import (
     ISO_TIME,
@@ -118,12 +119,15 @@ def being_deleted(group: str) -> str:
 
 
 def list_resources(state: Resources, request: Request) -> Answer:
-    """What is in a group: its servers."""
+    """What is in a group: its servers and its apps."""
     state.group(request)
     found = [server for server in state.servers.values() if server.group.lower() == request.words["group"].lower()]
-    kind = f"{PROVIDER}/flexibleServers"
+    prefix = key(request.words["subscription"], request.words["group"], "")
+    apps = [app for path, app in state.container.apps.items() if path.startswith(prefix)]
+    listed = [(server.id, server.name, f"{PROVIDER}/flexibleServers") for server in found]
+    listed += [(app.id, app.name, f"{app_handlers.PROVIDER}/containerApps") for app in apps]
     return Answer(
-        200, {"value": [{"id": server.id, "name": server.name, "type": kind, "location": "eastus2"} for server in found]}
+        200, {"value": [{"id": path, "name": name, "type": kind, "location": "eastus2"} for path, name, kind in listed]}
     )
 
 
@@ -136,6 +140,7 @@ def delete_group(state: Resources, request: Request) -> Answer:
         for path, server in list(state.servers.items()):
             if path.startswith(f"{name}/"):
                 remove_server(state, server)
+        state.container.forget(f"{name}/")
         state.groups.pop(name, None)
 
     def undo() -> None:
@@ -414,7 +419,7 @@ def delete_child(state: Resources, request: Request) -> Answer:
 Handler = Callable[[Resources, Request], Answer]
 
 
-def routes(prefix: str, table: dict[str, Handler]) -> list[tuple[str, re.Pattern[str], Handler]]:
+def routes(prefix: str, table: Mapping[str, Handler]) -> list[tuple[str, re.Pattern[str], Handler]]:
     """`METHOD path` -> handler, as patterns; `{word}` is one segment, and letter case says nothing."""
     found = []
     for line, handler in table.items():
@@ -425,6 +430,7 @@ def routes(prefix: str, table: dict[str, Handler]) -> list[tuple[str, re.Pattern
 
 
 ROUTES = [
+    *routes("/subscriptions/{subscription}", app_handlers.TABLE),
     *routes(
         "/subscriptions/{subscription}",
         {

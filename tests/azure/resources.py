@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.azure.apps import ContainerApps
 from tests.azure.faults import Refusal
 from tests.azure.regions import Region, every_region
 
@@ -137,6 +138,7 @@ class Resources:
         self.created: list[str] = []  # ids, in the order in which they came into being
         self.groups: dict[str, Json] = {}
         self.servers: dict[str, Server] = {}
+        self.container = ContainerApps()
         self.operations: dict[str, Operation] = {}
         self.lock = threading.RLock()
 
@@ -148,12 +150,17 @@ class Resources:
                     operation.done = True
                     operation.finish()
 
-    def start(self, request: Request, target: str, finish: Callable[[], None], undo: Callable[[], None]) -> Answer:
-        """202 with the addresses to poll."""
+    def begin(self, request: Request, target: str, finish: Callable[[], None], undo: Callable[[], None]) -> str:
+        """A long operation; its name."""
         name = str(uuid.uuid4())
         refusal = request.doom
         self.operations[name] = Operation(self.clock() + self.seconds, target, undo if refusal else finish, refusal)
         self.settle()
+        return name
+
+    def start(self, request: Request, target: str, finish: Callable[[], None], undo: Callable[[], None]) -> Answer:
+        """202 with the addresses to poll."""
+        name = self.begin(request, target, finish, undo)
         base = f"~/subscriptions/{request.words['subscription']}/providers/{PROVIDER}/locations/eastus"
         query = "?api-version=2026-04-01-preview"
         headers = {

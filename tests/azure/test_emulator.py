@@ -18,7 +18,7 @@ import pytest
 
 from tests.azure.cli import Az, ended
 from tests.azure.emulator import Emulator
-from tests.azure.faults import FAULTS
+from tests.azure.faults import APP_FAULTS, FAULTS
 from tests.azure.login import without_azure
 from tests.azure.regions import SHAPES
 from tests.azure.resources import SUBSCRIPTION, Server
@@ -309,9 +309,9 @@ def test_a_group_that_may_not_be_read(az: Az, emulator: Emulator) -> None:
 
 
 def test_every_fault_has_its_test() -> None:
-    """Here, or in what `invoke provision` makes of it."""
+    """Here, in what `invoke provision` makes of it, or with the container apps."""
     of_provision = {fault for group in GOT_OVER.values() for _, fault, _, _ in group} | set(STOPS)
-    elsewhere = {"expired-login", "expired-secret", "vault-forbidden"}
+    elsewhere = {"expired-login", "expired-secret", "vault-forbidden", *APP_FAULTS}
     assert set(FAULTS) == {*WORDS, *of_provision, *elsewhere} - {"offer-restricted", "no-skus"}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from scripts import failures
 from scripts.failures import Way
-from tests.azure.faults import CLOSED_TO_PUT, EXPIRED, EXPIRED_SECRET, FAULTS
+from tests.azure.faults import APP_FAULTS, CLOSED_TO_PUT, EXPIRED, EXPIRED_SECRET, FAULTS
 
 AGAIN, NEXT, REGISTER, STOP = Way.AGAIN, Way.NEXT_REGION, Way.REGISTER, Way.STOP
 WORDS = {
@@ -16,6 +16,8 @@ WORDS = {
     "sku": "Standard_B1ms",
     "subscription": "11111111-1111-4111-8111-111111111111",
     "action": "Microsoft.DBforPostgreSQL/flexibleServers/write",
+    "namespace": "Microsoft.DBforPostgreSQL",
+    "resource": "Microsoft.DBforPostgreSQL/flexibleServers/srv1",
     "path": "/subscriptions/11111111-1111-4111-8111-111111111111/resourceGroups/rg",
 }
 OF_FAULTS = {
@@ -40,7 +42,7 @@ OF_FAULTS = {
     "operation-canceled": ("unknown", STOP),
     "vault-forbidden": ("vault forbidden", STOP),
 }
-BY_AZ_ITSELF = set(FAULTS) - set(OF_FAULTS)  # az says these in its own words, which follow below
+BY_AZ_ITSELF = set(FAULTS) - set(OF_FAULTS) - set(APP_FAULTS)  # az says these in its own words, which follow below
 
 
 def printed(code: str, message: str) -> str:
