@@ -13,7 +13,7 @@ import nox
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "unit", "integration", "azure"]
+nox.options.sessions = ["lint", "types", "unit", "policy", "integration", "azure"]
 
 # The servers of the tests, and what each leaves to the first, which runs everything (pyproject.toml has the markers).
 SERVERS = {"embedded-16": "", "embedded-18": "not once and not docker", "docker": "not once and not embedded"}
@@ -37,6 +37,16 @@ def types(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """The pure parts, without a single process, and the rules of the house."""
     session.run("pytest", "tests/unit", "tests/test_house.py", *session.posargs)
+
+
+@nox.session
+def policy(session: nox.Session) -> None:
+    """The workflows: audited, against GitHub's own schema, and by the rules of tests/policy. Needs no network."""
+    session.run("zizmor", "--offline", "--no-progress", "--strict-collection", "--persona=auditor", ".github")
+    workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
+    session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml")
+    session.run("pytest", "tests/policy", *session.posargs)
 
 
 @nox.session

@@ -560,19 +560,34 @@ def push(
     )
 
 
+@command
+def close(
+    console: Console,
+    subscription_id: str | None = None,
+    resource_group: str | None = None,
+    server_name: str | None = None,
+    env_file: str | None = None,
+    json: bool = False,
+) -> None:
+    """Remove the firewall rules that a killed `migrate --open-firewall` left for this machine."""
+    flags = dict(locals())
+    from scripts import opening
+
+    opening.close_left(flags, settings.sources(env_file), console)
+
+
+@command
+def check(console: Console, env_file: str | None = None, json: bool = False) -> None:
+    """Name every secret and variable that the deployment needs and that isn't set; the workflow begins with it."""
+    from scripts import github
+
+    github.check(settings.sources(env_file), console)
+
+
 namespace = Collection(
-    quickstart,
-    up,
-    down,
-    provision,
-    teardown,
-    migrate,
-    status,
-    roles,
-    rotate,
-    render,
-    deploy,
-    psql,
+    *(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, render, deploy, psql),
     secret=Collection(push),
+    firewall=Collection(close),
+    github=Collection(check),
 )
 namespace.configure({"tasks": {"dedupe": False}})

@@ -13,7 +13,8 @@ Floor 2 drives one thing each: `embedded` and `container` (a PostgreSQL of our o
 `apps` (those for Container Apps), `handover` (where a DSN goes), `access` (rights, through a session), `probe` (the self-
 test of a role), `opening` (through a firewall, for a while), `build` (carries a blueprint out), `foundation` (a flexible
 server that stands), `manifest` (a template with its settings).
-Floor 3 does what a user asks for: `migrate`, `status`, `roles`, `rotate`, `teardown`, `deploy`, and `provision` and
+Floor 3 does what a user asks for: `migrate`, `status`, `roles`, `rotate`, `teardown`, `deploy`, `github` (what the
+deployment needs there), and `provision` and
 `quickstart`, which call migrate and roles.
 Beside the house stands `bootstrap`, standard library only, which makes the environment that the rest runs in.
 """

@@ -27,6 +27,11 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
+def _data(text: str) -> str:
+    """As the runner takes it in a workflow command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
 class Console:
     """One command's output."""
 
@@ -55,8 +60,12 @@ class Console:
         for secret in secrets:
             for form in self._redactor.add(secret):
                 if self.in_actions:
-                    encoded = form.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-                    print(f"::add-mask::{encoded}", file=self._err, flush=True)
+                    print(f"::add-mask::{_data(form)}", file=self._err, flush=True)
+
+    def annotate(self, problem: str) -> None:
+        """Has GitHub Actions show a problem on the run's page; elsewhere, nothing. It stands in the output besides."""
+        if self.in_actions:
+            print(f"::error::{_data(self._redactor.text(problem))}", file=self._err, flush=True)
 
     def emit(self, name: str, secret: Secret) -> None:
         """Prints a secret, because that is what was asked for; with JSON, the document has it."""

@@ -17,6 +17,7 @@ from scripts.failures import Way
 from scripts.firewall import Rule
 from scripts.flexible import Wanted
 from scripts.request import Reader
+from scripts.settings import Sources
 from scripts.shell import quoted, uninterrupted
 from scripts.target import Target, Unreachable
 
@@ -87,6 +88,30 @@ def opened(
         raise
     with uninterrupted():
         _remove(client, wanted, rule, console, sleep)
+
+
+def close_left(flags: Mapping[str, Any], found: Sources, console: Console) -> None:
+    """Removes the temporary rules that a killed command left: those for this machine's address, and those that are old.
+
+    One for another address may be another machine's that is at work. Raises UsageError and OpsError.
+    """
+    reader = Reader(flags, found, task="firewall.close")
+    subscription, group, server = request.place(reader)
+    reader.finish()
+    wanted = Wanted(subscription=subscription, group=group, server=server, database="", locations=())
+    address = caller.address(found)
+    with Az(found.env, redact=console.redact) as client:
+        left = [
+            rule
+            for rule in client.ask(az.rules(wanted))[0] or ()
+            if not firewall.lasts(rule) and (rule.addresses == address or not firewall.in_use(rule, datetime.now(UTC)))
+        ]
+        if not left:
+            console.say(f"the firewall of {server} holds no temporary rule of this machine")
+        for rule in left:
+            console.say(f"closing the firewall of {server} for {rule.addresses}: rule {rule.name}")
+            _remove(client, wanted, rule, console, time.sleep)
+    console.document({"server": server, "closed": [rule.name for rule in left]})
 
 
 def _await(client: Az, wanted: Wanted, rule: Rule, console: Console, sleep: Callable[[float], None]) -> None:

@@ -36,9 +36,9 @@ ORDER = [
     ),
     *("embedded", "container", "server", "clients", "psql", "lock", "target", "az", "apps", "handover", "access", "probe"),
     *("opening", "build", "foundation", "manifest"),
-    *("migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart"),
+    *("migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart", "github"),
 ]
-FLOOR_3 = {"migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart"}
+FLOOR_3 = {"migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart", "github"}
 COMPOSERS = {
     "quickstart": {"migrate", "roles"},
     "provision": {"migrate", "roles"},
