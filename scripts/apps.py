@@ -53,7 +53,7 @@ class Revision:
     @property
     def has_failed(self) -> bool:
         """Whether it will not come to run any more."""
-        return self.provisioning == "Failed" or self.running == "Failed"
+        return self.provisioning == "Failed" or self.running in ("Failed", "ActivationFailed")
 
     def __str__(self) -> str:
         states = [self.provisioning, self.running, self.health]
@@ -64,13 +64,8 @@ _RUNS = ("Running", "RunningAtMaxScale", "ScaledToZero")
 
 
 def show(app: App) -> Question[dict[str, Any]]:
-    """The app as Azure has it; of its secrets, the names."""
-    return Question(("containerapp", "show", *app.words, "--output", "json"), json.loads)
-
-
-def secrets(app: App) -> Question[list[dict[str, Any]]]:
-    """The app's secrets with their values, which stay in this process."""
-    return Question(("containerapp", "secret", "list", *app.words, "--show-values", "--output", "json"), json.loads)
+    """The app as Azure has it, its secrets with their values, which stay in this process."""
+    return Question(("containerapp", "show", *app.words, "--show-secrets", "--output", "json"), json.loads)
 
 
 def revisions(app: App) -> Question[list[Revision]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scripts.containerapp import item_key, secrets_of, spelled
@@ -50,7 +50,7 @@ class Extra:
     """An item of a list that stands there and not in the template."""
 
     place: Place  # of the list, with keys instead of numbers for the items above it
-    item: Any
+    item: Any = field(repr=False)  # a secret's has its value
 
     def __str__(self) -> str:
         return f"{spelled(self.place)}[{item_key(self.item)}]"
@@ -77,7 +77,7 @@ def differences(wanted: Any, there: Any, place: Place = ()) -> Iterator[Change]:
                 yield Change(f"{spelled(place)}[{name}]", None, "new")
     elif not _equal(wanted, there, place):
         hidden = place and place[-1] in _UNSHOWN
-        yield Change(spelled(place), None if hidden else there, None if hidden else wanted)
+        yield Change(spelled(place), None if hidden else _present(there), None if hidden else wanted)
 
 
 def secret_changes(wanted: Mapping[str, Any], there: list[dict[str, Any]]) -> list[Change]:
@@ -122,7 +122,7 @@ def merged(wanted: Mapping[str, Any], kept: list[Extra]) -> dict[str, Any]:
 def _known(item: Any) -> str:
     """The key of an item; only names are told apart by their case."""
     key = str(item_key(item))
-    return key if "name" in item else key.lower()
+    return key if item.get("name") is not None else key.lower()
 
 
 def _list(tree: Any, key: str) -> list[Any]:
@@ -139,12 +139,21 @@ def _value(tree: Any, key: str) -> Any:
 
 
 def _equal(wanted: Any, there: Any, place: Place) -> bool:
+    if wanted == "" or wanted == []:  # noqa: PLR1714  which come back as nothing
+        return not there
     if isinstance(wanted, str) and isinstance(there, str):
+        if place[-1:] == ("memory",):  # 1.0Gi comes back as 1Gi
+            return wanted.removesuffix("Gi").rstrip("0").rstrip(".") == there.removesuffix("Gi").rstrip("0").rstrip(".")
         caseless = wanted.startswith("/subscriptions/") or (bool(place) and place[-1] in _CASELESS)
         return wanted.lower() == there.lower() if caseless else wanted == there
-    if isinstance(wanted, list) and not wanted:
-        return not there
-    return bool(wanted == there)
+    return bool(_present(wanted) == _present(there))
+
+
+def _present(value: Any) -> Any:
+    """Without the nulls that Azure shows for what isn't there."""
+    if isinstance(value, Mapping):
+        return {key: _present(inner) for key, inner in value.items() if inner is not None}
+    return [_present(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _same_reference(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> bool:

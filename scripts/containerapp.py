@@ -209,7 +209,7 @@ def _repeated(tree: Any, path: Path_ = ()) -> Iterator[Problem]:
 
 def item_key(item: Any) -> str | None:
     """By what an item of a list is known, where it has such a key."""
-    return next((str(item[key]) for key in KEYS if key in item), None) if isinstance(item, Mapping) else None
+    return next((str(item[key]) for key in KEYS if item.get(key) is not None), None) if isinstance(item, Mapping) else None
 
 
 def _secrets(tree: Mapping[str, Any]) -> Iterator[Problem]:

@@ -6,7 +6,9 @@ wait for. The rendered template stands in a file of its own as long as az reads 
 
 from __future__ import annotations
 
-import secrets
+import hashlib
+import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts import PRODUCT, apps, changes, manifest, request, settings, shell
+from scripts import PRODUCT, apps, changes, containerapp, manifest, request, settings, shell
 from scripts.apps import App, Revision
 from scripts.az import Az, AzError
 from scripts.changes import Change, Extra
@@ -35,7 +37,6 @@ class There:
     """The app as it stands, and the revisions that could be gone back to."""
 
     tree: Mapping[str, Any]
-    secrets: list[dict[str, Any]]
     revisions: list[Revision]
 
     @property
@@ -53,6 +54,11 @@ class There:
         """Where the app can be reached, if anywhere."""
         ingress = (self.tree["properties"].get("configuration") or {}).get("ingress") or {}
         return f"https://{ingress['fqdn']}" if ingress.get("fqdn") else None
+
+    @property
+    def secrets(self) -> list[dict[str, Any]]:
+        """Its secrets, with their values."""
+        return containerapp.secrets_of(self.tree)
 
     def _revision(self, key: str) -> Revision | None:
         name = self.tree["properties"].get(key)
@@ -129,7 +135,7 @@ def run(
         assert there.latest is not None
         name = there.latest.name
     else:
-        suffix = f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"  # a second one of the same name, Azure would ignore
+        suffix = _suffix(f"{now():%Y%m%d-%H%M%S}", wanted.tree)
         name = f"{app.name}--{suffix}"
         _apply(client, app, wanted.tree, plan, suffix, console, sleep, again)
     there = _until_ready(client, app, name, there, deadline, console, clock, sleep, again)
@@ -152,6 +158,8 @@ def decide(tree: Mapping[str, Any], there: There | None, *, prune: bool = False,
     latest = there.latest
     if found or dropped:
         action, reason = "update", "the template differs from what stands"
+    elif latest is not None and not _has_secrets(latest, tree):
+        action, reason = "update", f"{latest.name} was started with other secrets"
     elif new_revision:
         action, reason = "update", "a new revision is asked for"
     elif latest is None or latest.has_failed:
@@ -161,17 +169,33 @@ def decide(tree: Mapping[str, Any], there: There | None, *, prune: bool = False,
     return Plan(action=action, reason=reason, changes=found, kept=kept, dropped=dropped)
 
 
+def _suffix(moment: str, tree: Mapping[str, Any]) -> str:
+    """Names a revision by when it was made, and for which secrets, in 16 bits that tell nothing of them.
+
+    So a deployment that was cut off when Azure had the new secrets, and no new revision yet, is gone on with.
+    """
+    listed = sorted(
+        (secret["name"], secret.get("value") or secret.get("keyVaultUrl")) for secret in containerapp.secrets_of(tree)
+    )
+    return f"{moment}-{hashlib.blake2s(json.dumps([moment, listed]).encode(), digest_size=2).hexdigest()}"
+
+
+def _has_secrets(revision: Revision, tree: Mapping[str, Any]) -> bool:
+    """Whether a revision was made for these secrets; of one that somebody else has named, nobody knows."""
+    suffix = revision.name.rpartition("--")[2]
+    return re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", suffix) is None or suffix == _suffix(suffix[:15], tree)
+
+
 def _observe(client: Az, app: App, console: Console) -> There | None:
-    """The app, its secrets and its revisions, asked side by side; None where there is no such app."""
-    answers = client.try_ask(apps.show(app), apps.secrets(app), apps.revisions(app))
-    if isinstance(answers[0], AzError):
-        raise answers[0]
-    if answers[0] is None:
+    """The app and its revisions, asked side by side; None where there is no such app."""
+    tree, revisions = client.try_ask(apps.show(app), apps.revisions(app))
+    if isinstance(tree, AzError):
+        raise tree
+    if tree is None:
         return None
-    for answer in answers[1:]:
-        if isinstance(answer, AzError):
-            raise answer
-    there = There(tree=answers[0], secrets=answers[1] or [], revisions=answers[2] or [])
+    if isinstance(revisions, AzError):
+        raise revisions
+    there = There(tree=tree, revisions=revisions or [])
     console.conceal(*(Secret(secret["value"]) for secret in there.secrets if secret.get("value")))
     return there
 
@@ -234,7 +258,7 @@ def _until_ready(
             tree, revisions = client.ask(apps.show(app), apps.revisions(app))
             if tree is None:
                 raise OpsError(f"the app {app.name} is gone", again)
-            there = There(tree=tree, secrets=[], revisions=revisions or [])
+            there = There(tree=tree, revisions=revisions or [])
             revision = next((one for one in there.revisions if one.name == name), None)
             if revision is not None and revision.is_healthy and there.ready == revision:
                 return there

@@ -363,12 +363,13 @@ def completed_configuration(given: Json) -> Json:
 
 
 def completed_template(given: Json) -> Json:
+    rules = [present(rule) for rule in (given.get("scale") or {}).get("rules") or []]
     scale: Json = {"cooldownPeriod": 300, "maxReplicas": 10, "minReplicas": None, "pollingInterval": 30, "rules": None}
     return {
         "containers": [completed_container(container) for container in given.get("containers") or []],
         "initContainers": given.get("initContainers"),
         "revisionSuffix": given.get("revisionSuffix") or "",
-        "scale": {**scale, **present(given.get("scale") or {})},
+        "scale": {**scale, **present({**(given.get("scale") or {}), "rules": rules or None})},
         "serviceBinds": given.get("serviceBinds"),
         "terminationGracePeriodSeconds": given.get("terminationGracePeriodSeconds"),
         "volumes": given.get("volumes"),

@@ -85,6 +85,10 @@ class World:
         out, err = process.communicate(stdin, timeout=240)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command that a message said to run."""
+        return subprocess.run(words, env=self.env, capture_output=True, text=True, check=False, timeout=240)
+
     def provision(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """`invoke provision WORDS`; what is made is kept in this test's own file."""
         return self.invoke("provision", "--secrets-file", str(self.secrets_file), *words, env=env, stdin=stdin)
