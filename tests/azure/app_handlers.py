@@ -191,7 +191,7 @@ def change(state: Resources, request: Request, app: App, document: Json) -> str:
 
     def undo() -> None:
         """What was asked for stays written down; a revision stands only if one that fails was to come."""
-        if due and state.container.illnesses:
+        if due and state.container.outcomes:
             state.created.append(f"{app.id}/revisions/{state.container.new_revision(app).name}")
         app.state = "Failed"
 

@@ -36,13 +36,17 @@ class Health:
 
 
 HEALTHY = Health("Provisioned", "Healthy", "Running")
-ACTIVATING = Health("Provisioning", "None", "Activating")
-ILLNESSES = {
+ACTIVATING = Health("Provisioned", "None", "Activating")
+DEADLINE = "Deployment Progress Deadline Exceeded. 0/1 replicas ready."
+# How a revision may come out; not all of the running states stand in the published enumeration.
+OUTCOMES = {
+    "at-max-scale": Health("Provisioned", "Healthy", "RunningAtMaxScale"),  # in good health
     "unhealthy": Health("Provisioned", "Unhealthy", "Running"),
-    "degraded": Health("Provisioned", "Unhealthy", "Degraded", details="1/1 Container crashing: api"),
-    "crashing": Health("Provisioned", "Unhealthy", "Failed", details="The container exited with exit code 1."),
-    "activation-failed": Health("Provisioned", "Unhealthy", "ActivationFailed", details="1/1 Pending:ContainerBackOff"),
-    "provisioning-failed": Health("Failed", "None", "Failed", error="Deployment Progress Deadline Exceeded. 0/1 replicas ready."),
+    "degraded": Health("Provisioned", "Unhealthy", "Degraded"),
+    "crashing": Health("Failed", "Unhealthy", "Failed", details="1/1 Container crashing: api"),
+    "activation-failed": Health("Provisioned", "Unhealthy", "ActivationFailed", details=DEADLINE),
+    "provisioning-failed": Health("Failed", "None", "Failed", error=DEADLINE),
+    "provisioning": Health("Provisioning", "None", "Processing"),  # for ever
     "activating": ACTIVATING,  # for ever
 }
 
@@ -120,13 +124,14 @@ class App:
                     revision.active = False
 
     def traffic(self, revision: Revision) -> int:
+        """What is meant for it, ready or not: what reaches whom is said by latestReadyRevisionName alone."""
         ingress = self.configuration["ingress"]
         if not ingress or not revision.active:
             return 0
         return sum(
             entry.get("weight") or 0
             for entry in ingress["traffic"]
-            if (entry.get("latestRevision") and revision.name == self.latest_ready) or entry.get("revisionName") == revision.name
+            if (entry.get("latestRevision") and revision is self.revisions[-1]) or entry.get("revisionName") == revision.name
         )
 
 
@@ -144,13 +149,13 @@ class ContainerApps:
     registering: dict[str, int] = field(default_factory=dict)
     activating_polls: int = 0  # how many times a new revision is seen activating before it comes to its end
     patch_names_status: bool = True  # or a PATCH answers with Location alone
-    illnesses: list[Health] = field(default_factory=list)  # of the next revisions
+    outcomes: list[Health] = field(default_factory=list)  # of the next revisions, which are healthy else
 
     def new_revision(self, app: App) -> Revision:
-        """Of the app as it now stands; the illness that waits is used up."""
+        """Of the app as it now stands; the outcome that waits is used up."""
         template = app.document["properties"]["template"]
         suffix = template["revisionSuffix"] or secrets.token_hex(4)[1:]
-        outcome = self.illnesses.pop(0) if self.illnesses else HEALTHY
+        outcome = self.outcomes.pop(0) if self.outcomes else HEALTHY
         polls = self.activating_polls
         revision = Revision(f"{app.name}--{suffix}", template, self.values(app), outcome, polls=polls)
         app.revisions.append(revision)
@@ -495,7 +500,7 @@ def revision_json(app: App, revision: Revision, domain: str) -> Json:
             "replicas": (revision.template["scale"]["minReplicas"] or 1) if revision.active else 0,
             "trafficWeight": app.traffic(revision),
             "provisioningState": health.provisioning,
-            **({"healthState": health.health} if revision.active else {"healthState": "None"}),
+            "healthState": health.health,
             "runningState": running,
             **({"provisioningError": health.error} if health.error else {}),
             **({"runningStateDetails": health.details} if health.details else {}),

@@ -30,7 +30,7 @@ from urllib.parse import unquote, urlsplit
 import trustme
 
 from tests.azure import app_handlers, apps, handlers, login, vaults
-from tests.azure.apps import ILLNESSES, App, ContainerApps
+from tests.azure.apps import OUTCOMES, App, ContainerApps
 from tests.azure.faults import FAULTS, Plan, Refusal
 from tests.azure.login import TENANT, without_azure
 from tests.azure.regions import SHAPES, Region
@@ -188,9 +188,9 @@ class Emulator:
         """A container app that is there already, out of the body of a PUT."""
         return app_handlers.add(self.state, f"/subscriptions/{subscription}/resourceGroups/{group}/containerApps/{name}", body)
 
-    def sicken(self, illness: str, *, times: int = 1) -> None:
-        """The next revisions come up in one of the shapes of apps.ILLNESSES; the operation that makes them succeeds."""
-        self.container.illnesses += [ILLNESSES[illness]] * times
+    def next_revision(self, outcome: str, *, times: int = 1) -> None:
+        """How the next revisions come out, one of apps.OUTCOMES; the operation that makes them succeeds all the same."""
+        self.container.outcomes += [OUTCOMES[outcome]] * times
 
     @property
     def created(self) -> list[str]:

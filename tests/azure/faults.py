@@ -85,7 +85,7 @@ CLOSED_TO_PUT = {
     ),
 }
 
-# What befalls container apps alone. A revision that comes up ill is no fault of a request: see apps.ILLNESSES.
+# What befalls container apps alone. A revision that comes up ill is no fault of a request: see apps.OUTCOMES.
 INVALID = "The following field(s) are either invalid or missing. Field '{field}' is invalid with details: "
 IMAGE = INVALID.replace("{field}", "template.containers.{container}.image")
 UNKNOWN_IMAGE = IMAGE + '\'Invalid value: "{image}": GET https:: MANIFEST_UNKNOWN: manifest tagged by "{tag}" is not found\';.'

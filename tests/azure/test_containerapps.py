@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.azure.apps import App
+from tests.azure.apps import OUTCOMES, App, merged
 from tests.azure.cli import Az, Ran, ended
 from tests.azure.emulator import Emulator
 from tests.azure.faults import APP_FAULTS, Refusal
@@ -134,7 +134,8 @@ def test_a_new_suffix_makes_a_revision_that_takes_over(az: Az, body: dict[str, A
     shown = yaml(az, "update", body, "-o", "json").json["properties"]
     assert shown["latestReadyRevisionName"] == shown["latestRevisionName"] == "api--two"
     every = az(f"containerapp revision list {HERE} --all -o json").json
-    assert [(one["properties"]["active"], one["properties"]["trafficWeight"]) for one in every] == [(False, 0), (True, 100)]
+    states = [[one["properties"][word] for word in ("active", "trafficWeight", "runningState")] for one in every]
+    assert states == [[False, 0, "Stopped"], [True, 100, "Running"]]
     assert (app.revisions[0].env["POSTGRES_DSN"], app.revisions[1].env["POSTGRES_DSN"]) == (DSN, NEW_DSN)
     assert yaml(az, "update", body).code == 0, "the same suffix with the same template is no news"
     assert len(app.revisions) == 2
@@ -176,39 +177,56 @@ def test_copying_a_revision_and_the_mode_of_many(az: Az, app: App) -> None:
 
 # --- What goes wrong --------------------------------------------------------------------------------------------------
 
-ILL = {
-    "unhealthy": ("Provisioned", "Unhealthy", "Running"),
-    "degraded": ("Provisioned", "Unhealthy", "Degraded"),
-    "crashing": ("Provisioned", "Unhealthy", "Failed"),
-    "activation-failed": ("Provisioned", "Unhealthy", "ActivationFailed"),
-    "provisioning-failed": ("Failed", "None", "Failed"),
-    "activating": ("Provisioning", "None", "Activating"),
+STATES = {
+    "unhealthy": ["Provisioned", "Unhealthy", "Running"],
+    "degraded": ["Provisioned", "Unhealthy", "Degraded"],
+    "crashing": ["Failed", "Unhealthy", "Failed"],
+    "activation-failed": ["Provisioned", "Unhealthy", "ActivationFailed"],
+    "provisioning-failed": ["Failed", "None", "Failed"],
+    "provisioning": ["Provisioning", "None", "Processing"],
+    "activating": ["Provisioned", "None", "Activating"],
+    "at-max-scale": ["Provisioned", "Healthy", "RunningAtMaxScale"],
 }
 
 
-@pytest.mark.parametrize("illness", ILL)
-def test_a_revision_that_is_ill_lets_the_old_one_serve(
-    az: Az, emulator: Emulator, body: dict[str, Any], app: App, illness: str
-) -> None:
+def test_a_revision_that_is_ill_lets_the_old_one_serve(az: Az, emulator: Emulator, body: dict[str, Any], app: App) -> None:
     old = app.revisions[0].name
-    emulator.sicken(illness)
+    emulator.next_revision("crashing")
     shown = yaml(az, "update", revised(body, revisionSuffix="two"), "-o", "json").json["properties"]
     assert (shown["provisioningState"], shown["latestRevisionName"]) == ("Succeeded", "api--two")
     assert shown["latestReadyRevisionName"] == old
     assert app.serving is app.revisions[0]
     state = az("containerapp revision show -g rg --revision api--two -o json").json["properties"]
-    assert (state["provisioningState"], state["healthState"], state["runningState"]) == ILL[illness]
-    assert (state["active"], state["trafficWeight"]) == (True, 0)
-    assert ("provisioningError" in state) == (illness == "provisioning-failed")
+    assert (state["runningStateDetails"], state["healthState"]) == ("1/1 Container crashing: api", "Unhealthy")
+    assert (state["active"], state["trafficWeight"]) == (True, 100), "what is meant for it"
+    assert yaml(az, "update", revised(body, revisionSuffix="three")).code == 0
+    assert [revision.active for revision in app.revisions] == [False, False, True]
+
+
+def test_every_way_in_which_a_revision_comes_out(az: Az, emulator: Emulator, body: dict[str, Any], app: App) -> None:
+    ready = []
+    for outcome in OUTCOMES:
+        emulator.next_revision(outcome)
+        emulator.add_app("rg", "api", revised(body, revisionSuffix=outcome))
+        ready.append(app.serving is app.revisions[-1])
+    listed = [revision["properties"] for revision in az(f"containerapp revision list {HERE} --all -o json").json]
+    words = ("provisioningState", "healthState", "runningState")
+    states = {name: [one[word] for word in words] for name, one in zip(OUTCOMES, listed[1:], strict=True)}
+    assert states == STATES
+    assert ready == [state[:2] == ["Provisioned", "Healthy"] for state in states.values()]
+    assert [one["provisioningError"] for one in listed if "provisioningError" in one] == [
+        "Deployment Progress Deadline Exceeded. 0/1 replicas ready."
+    ]
 
 
 def test_a_revision_that_takes_its_time(az: Az, emulator: Emulator, body: dict[str, Any], app: App) -> None:
     old = app.revisions[0].name
     emulator.container.activating_polls = 1
+    emulator.next_revision("at-max-scale")
     shown = yaml(az, "update", revised(body, revisionSuffix="two"), "-o", "json").json["properties"]
     assert shown["latestReadyRevisionName"] == old
     look = "containerapp revision show -g rg --revision api--two -o tsv --query properties.runningState"
-    assert [az(look).out, az(look).out] == ["Activating\n", "Running\n"]
+    assert [az(look).out, az(look).out] == ["Activating\n", "RunningAtMaxScale\n"]
     assert app.serving is app.revisions[1]
 
 
@@ -249,7 +267,7 @@ def test_an_operation_that_fails_is_mended_by_the_same_again(az: Az, emulator: E
 
 def test_a_failed_operation_can_leave_its_revision_behind(az: Az, emulator: Emulator, body: dict[str, Any], app: App) -> None:
     emulator.fail("PATCH", PATH, "revision-expired")
-    emulator.sicken("provisioning-failed")
+    emulator.next_revision("provisioning-failed")
     assert yaml(az, "update", revised(body, revisionSuffix="two")).code == 1
     assert [revision.outcome.provisioning for revision in app.revisions] == ["Provisioned", "Failed"]
     assert app.serving is app.revisions[0]
@@ -321,7 +339,16 @@ def test_a_secret_in_a_key_vault(az: Az, emulator: Emulator, body: dict[str, Any
     assert app.serving.env["POSTGRES_DSN"] == NEW_DSN
 
 
-# --- What Azure refuses at once, without az ---------------------------------------------------------------------------
+# --- Without az: what a patch means, and what Azure refuses at once ----------------------------------------------------
+
+
+def test_a_merge_patch() -> None:
+    """The examples of RFC 7396 that tell it from other ways of merging."""
+    assert merged({"a": "b", "c": {"d": "e", "f": "g"}}, {"a": "z", "c": {"f": None}}) == {"a": "z", "c": {"d": "e"}}
+    assert merged({"a": [{"b": "c"}]}, {"a": [1]}) == {"a": [1]}
+    assert merged({"e": None}, {"a": 1}) == {"e": None, "a": 1}
+    assert merged({}, {"a": {"bb": {"ccc": None}}}) == {"a": {"bb": {}}}
+    assert merged([1, 2], {"a": "b", "c": None}) == {"a": "b"}
 
 
 def refused(emulator: Emulator, body: dict[str, Any], name: str = "api") -> Refusal:
