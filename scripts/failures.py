@@ -313,13 +313,13 @@ def classify(text: str, code: int) -> Failure:
     return Failure(kind="unknown", way=Way.STOP, cause=cause, hint="", text=text)
 
 
-# A clock that az draws while it waits, and the traceback with which it ends where it didn't expect something.
-_NOISE = re.compile(r"\r?[-|/\\] Running \.\.|\r|\x1b\[K|^Traceback \(most recent call last\):\n(?:[ \t].*\n)*", re.MULTILINE)
+# A clock that az draws while it waits.
+_CLOCK = re.compile(r"\r?[-|/\\] Running \.\.|\r|\x1b\[K")
 
 
 def _once(text: str) -> str:
     """az's words without its `ERROR: `, and without the lines that repeat an answer's code and message."""
-    lines = [line.removeprefix("ERROR: ").rstrip() for line in _NOISE.sub("", text).strip().splitlines()]
+    lines = [line.removeprefix("ERROR: ").rstrip() for line in _CLOCK.sub("", text).strip().splitlines()]
     first = lines[0] if lines else ""
     kept = [line for line in lines[1:] if line.partition(": ")[2] not in first or not line.startswith(("Code: ", "Message: "))]
     return "\n".join([first, *kept])
