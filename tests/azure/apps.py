@@ -213,6 +213,14 @@ def check(document: Json, name: str, wide: bool) -> None:
             "than 32 characters."
         )
         raise Refusal(400, "ContainerAppInvalidName", message)
+    suffix = document["properties"]["template"]["revisionSuffix"]
+    if suffix and (len(f"{name}--{suffix}") > 54 or not re.fullmatch(r"[a-z0-9](?!.*--)([-a-z0-9]*[a-z0-9])?", suffix)):
+        message = (
+            f"Revision name has an invalid value '{suffix}'. A revision name must consist of lower case alphanumeric characters "
+            "or '-', start with an alphabetic character, and end with an alphanumeric character. The length of the revision name "
+            "must not be more than a combined 54 characters with the container app name."
+        )
+        raise Refusal(400, "ContainerAppInvalidRevisionName", message)
     check_secrets(document["properties"]["configuration"]["secrets"] or [])
     check_registries(document)
     check_template(document, wide)

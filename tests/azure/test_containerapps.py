@@ -274,7 +274,7 @@ def test_a_failed_operation_can_leave_its_revision_behind(az: Az, emulator: Emul
 
 
 def test_one_operation_at_a_time(az_program: str, tmp_path: Path) -> None:
-    with Emulator(operation_seconds=3) as emulator:
+    with Emulator(operation_seconds=3600) as emulator:
         emulator.add_group("rg")
         body = app_body(emulator)
         emulator.add_app("rg", "api", body)
@@ -287,6 +287,7 @@ def test_one_operation_at_a_time(az_program: str, tmp_path: Path) -> None:
             time.sleep(0.01)
         busy = yaml(az, "update", revised(body, revisionSuffix="three"))
         assert (busy.code, "(ContainerAppOperationInProgress)" in busy.err) == (1, True)
+        emulator.state.clock = lambda: time.monotonic() + 3600
         assert ended(first).code == 0
         assert emulator.apps[0].latest_ready == "api--two"
 
@@ -337,6 +338,15 @@ def test_a_secret_in_a_key_vault(az: Az, emulator: Emulator, body: dict[str, Any
     assert az(f"containerapp secret list {HERE} --show-values -o json").json == [reference]
     assert app.serving is not None
     assert app.serving.env["POSTGRES_DSN"] == NEW_DSN
+    emulator.container.locked_out.add(identity.lower())
+    assert "unable to fetch secret" in refused(emulator, body).message
+
+
+def test_a_group_lists_its_apps_and_takes_them_along(az: Az, emulator: Emulator, app: App) -> None:
+    listed = az("resource list -g rg -o json --query [].{id:id,type:type}").json
+    assert listed == [{"id": app.id, "type": "Microsoft.App/containerApps"}]
+    assert az("group delete -n rg --yes").code == 0
+    assert emulator.apps == []
 
 
 # --- Without az: what a patch means, and what Azure refuses at once ----------------------------------------------------
@@ -389,6 +399,8 @@ def test_what_azure_does_not_take(emulator: Emulator, body: dict[str, Any]) -> N
     registry = {"server": "registry.azurecr.io", "username": "u", "passwordSecretRef": "gone"}
     assert because(registries=[registry])[0] == "ContainerAppSecretRefNotFound"
     assert refused(emulator, body, "API").code == "ContainerAppInvalidName"
+    for suffix in ("Two", "two-", "t--o", "t.o", "t" * 50):
+        assert refused(emulator, revised(body, revisionSuffix=suffix)).code == "ContainerAppInvalidRevisionName"
     emulator.add_environment("env")["properties"]["provisioningState"] = "Failed"
     assert because()[0] == "ManagedEnvironmentNotProvisioned"
     assert emulator.apps == []
