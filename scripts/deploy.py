@@ -137,7 +137,7 @@ def run(
     else:
         suffix = _suffix(f"{now():%Y%m%d-%H%M%S}", wanted.tree)
         name = f"{app.name}--{suffix}"
-        _apply(client, app, wanted.tree, plan, suffix, console, sleep, again)
+        _apply(client, app, wanted.tree, plan, suffix, there, console, sleep, again)
     there = _until_ready(client, app, name, there, deadline, console, clock, sleep, again)
     left = list(changes.differences(wanted.tree, there.tree))
     if left:
@@ -216,6 +216,7 @@ def _apply(
     tree: Mapping[str, Any],
     plan: Plan,
     suffix: str,
+    before: There | None,
     console: Console,
     sleep: Callable[[float], None],
     again: str,
@@ -235,7 +236,8 @@ def _apply(
                     return act(client, app, path)
                 except AzError as error:
                     if error.failure.way is not Way.AGAIN or not left:
-                        raise OpsError(error.message, error.hint or again, error.facts) from None
+                        stands = f"\n{before.ready.name} still serves" if before and before.ready else ""
+                        raise OpsError(f"{error.message}{stands}", error.hint or again, error.facts) from None
                 sleep(_WAIT)
     return None
 

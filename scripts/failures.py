@@ -118,6 +118,52 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
         "a smaller --sku-name, or more quota: https://aka.ms/postgres-request-quota-increase",
     ),
     (
+        "apps registration",
+        Way.STOP,
+        (
+            r"Microsoft\.App\b.*resource provider",
+            r"not registered[^\n]*Microsoft\.App\b",
+            r"MissingSubscriptionRegistration[^\n]*Microsoft\.App\b",
+        ),
+        "the subscription is not registered for Container Apps",
+        "az provider register -n Microsoft.App --wait",
+    ),
+    (
+        "environment",
+        Way.STOP,
+        (r"The environment '[^']*' in resource group '[^']*' was not found", r"ManagedEnvironmentNot\w+"),
+        "the environment of the Container App isn't there, or isn't ready",
+        "az containerapp env list --output table shows those that there are; CONTAINER_APP_ENVIRONMENT is the id of one",
+    ),
+    (
+        "app secret",
+        Way.STOP,
+        (r"Unable to get value using Managed identity",),
+        "the Container App's identity can't read its secret in the Key Vault",
+        "see that the secret is there, and give the identity the role Key Vault Secrets User on the vault",
+    ),
+    (
+        "image",
+        Way.STOP,
+        (r"UNAUTHORIZED: authentication required", r"MANIFEST_UNKNOWN", r"DENIED: ", r"NAME_UNKNOWN"),
+        "the image can't be pulled",
+        "see that it is in the registry, and give the Container App's identity the role AcrPull there",
+    ),
+    (
+        "app busy",
+        Way.AGAIN,
+        (r"ContainerAppOperationInProgress", r"active provisioning operation in progress"),
+        "Azure is at another operation of the Container App",
+        "wait until that is done: az containerapp show says its provisioningState",
+    ),
+    (
+        "revision",
+        Way.STOP,
+        (r"Failed to provision revision", r"ContainerAppOperationError"),
+        "the new revision did not come to run",
+        "",
+    ),
+    (
         "registration",
         Way.REGISTER,
         (

@@ -122,7 +122,7 @@ def test_a_plan_writes_nothing(team: World) -> None:
 def test_an_unhealthy_revision_and_the_way_back(team: World, illness: str) -> None:
     good = deployed(team)["revision"]
     app = only(team)
-    team.emulator.sicken(illness)
+    team.emulator.next_revision(illness)
     result = team.invoke("deploy", "--ready-deadline", "4", env={"API_IMAGE": "registry.azurecr.io/api:bad"})
     new = app.revisions[-1].name
     back = f"az containerapp revision copy --name api --resource-group rg --subscription {SUBSCRIPTION} --from-revision {good}"
@@ -140,7 +140,7 @@ def test_an_unhealthy_revision_and_the_way_back(team: World, illness: str) -> No
 
 
 def test_after_an_unhealthy_revision_the_same_template_makes_a_new_one(team: World) -> None:
-    team.emulator.sicken("crashing")
+    team.emulator.next_revision("crashing")
     result = team.invoke("deploy")
     failed(result, 1, "isn't ready", "there is no former one to go back to", "az containerapp logs show")
     mended = deployed(team)
@@ -218,7 +218,17 @@ def line(path: Path, word: str) -> int:
 
 def test_what_azure_refuses_is_told_with_the_next_command(team: World) -> None:
     nowhere = team.env["CONTAINER_APP_ENVIRONMENT"].replace("/env", "/nowhere")
-    failed(team.invoke("deploy", env={"CONTAINER_APP_ENVIRONMENT": nowhere}), 1, "nowhere", "next:  ")
+    refused = team.invoke("deploy", env={"CONTAINER_APP_ENVIRONMENT": nowhere})
+    failed(refused, 1, "the environment of the Container App isn't there", "next:  az containerapp env list")
+    team.emulator.fail("PUT", "/containerApps/api$", "image-unauthorized")
+    failed(team.invoke("deploy"), 1, "the image can't be pulled", "give the Container App's identity the role AcrPull")
     team.emulator.fail("GET", "/containerApps/api$", "forbidden", times=None)
     failed(team.invoke("deploy"), 1, "the login has no right to do this")
     assert team.emulator.apps == []
+
+
+def test_an_operation_of_somebody_else_is_waited_for(team: World) -> None:
+    deployed(team)
+    team.emulator.fail("PATCH", "/containerApps/api$", "app-busy")
+    assert deployed(team, POSTGRES_DSN=NEW)["action"] == "update"
+    assert only(team).serving is only(team).revisions[-1]
