@@ -19,5 +19,10 @@ deployment needs there), and `provision` and
 Beside the house stands `bootstrap`, standard library only, which makes the environment that the rest runs in.
 """
 
+import sys
+
+# Invoke turns Python's cache of compiled modules off for all that it loads; what the user said of it holds (-B).
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+
 __version__ = "0.1.0"
 PRODUCT = "postgres-serving-split"  # names what belongs to it: containers, volumes, temporary folders, sessions

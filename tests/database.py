@@ -35,9 +35,10 @@ MODES = [
     pytest.param("embedded", marks=pytest.mark.embedded),
 ]
 # The project's own settings and libpq's don't reach a test, nor what says that this is a job of CI, which the commands treat
-# otherwise; PATH always leads to some psql.
+# otherwise, nor what makes Python compile every module anew, as images of CI often have it; PATH always leads to some psql.
 FOREIGN = ("PG", "POSTGRES_", "GITHUB_", "GH_")
-ENV = {key: value for key, value in os.environ.items() if key != "CI" and not key.startswith(FOREIGN)}
+UNWANTED = ("CI", "PYTHONDONTWRITEBYTECODE")
+ENV = {key: value for key, value in os.environ.items() if key not in UNWANTED and not key.startswith(FOREIGN)}
 if shutil.which("psql") is None:
     ENV["PATH"] = f"{embedded.program('psql').parent}{os.pathsep}{ENV['PATH']}"
 if "POSTGRES_IMAGE" in os.environ:

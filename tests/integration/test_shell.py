@@ -1,7 +1,9 @@
-"""Programs side by side: real processes, and none that is left behind."""
+"""Programs side by side: real processes, and none that is left behind; and what our own ones start with."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from scripts import shell
 from scripts.errors import OpsError
+from tests.database import ENV, ROOT
 
 pytestmark = pytest.mark.once  # no server takes part in it
 
@@ -61,3 +64,13 @@ def test_one_that_does_not_end_in_time_ends_all() -> None:
     with pytest.raises(OpsError, match=r"did not answer within 0\.5 s"):
         shell.run_together([SLEEPER, SLEEPER], timeout=0.5)
     assert sleepers() == []
+
+
+@pytest.mark.parametrize("words", [{}, {"PYTHONDONTWRITEBYTECODE": "1"}], ids=["as usual", "as the user said"])
+def test_modules_are_compiled_once_unless_python_is_told_to_keep_nothing(tmp_path: Path, words: dict[str, str]) -> None:
+    shutil.copy(ROOT / "tasks.py", tmp_path)
+    scripts = shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    argv = [sys.executable, "-m", "invoke", "--search-root", str(tmp_path), "--list"]
+    subprocess.run(argv, cwd=tmp_path, env={**ENV, **words}, capture_output=True, check=True)
+    kept = {path.name.split(".")[0] for path in (scripts / "__pycache__").glob("*.pyc")}
+    assert kept >= {"console", "settings", "shell"} if not words else not kept
