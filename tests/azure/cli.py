@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.azure.emulator import Emulator
 from tests.azure.login import without_azure
+from tests.database import ENV
 
 
 def find_az() -> str:
@@ -52,7 +53,7 @@ class Az:
     def __post_init__(self) -> None:
         self.cwd = self.home / "cwd"
         self.cwd.mkdir(parents=True, exist_ok=True)
-        self.env = {**without_azure(os.environ), **self.emulator.env(self.home / "az", logged_in=self.logged_in)}
+        self.env = {**without_azure(ENV), **self.emulator.env(self.home / "az", logged_in=self.logged_in)}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """`az WORDS`, not waited for. Words are split at blanks."""
