@@ -56,7 +56,7 @@ class Revision:
         return self.provisioning == "Failed" or self.running in ("Failed", "ActivationFailed")
 
     def __str__(self) -> str:
-        states = [self.provisioning, self.running, self.health]
+        states = dict.fromkeys((self.provisioning, self.running, self.health))
         return ", ".join(filter(None, states)) + (f": {self.error}" if self.error else "")
 
 

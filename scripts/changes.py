@@ -41,7 +41,7 @@ class Change:
 
     def __str__(self) -> str:
         if self.before is None and self.after is None:
-            return f"{self.place}: changed"
+            return self.place
         return f"{self.place}: {_shown(self.before)} -> {_shown(self.after)}"
 
 

@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,12 @@ class There:
     @property
     def latest(self) -> Revision | None:
         """The newest revision, whether it came to run or not."""
-        return self._revision("latestRevisionName")
+        return self.revision(self.tree["properties"].get("latestRevisionName"))
 
     @property
     def ready(self) -> Revision | None:
         """The newest revision that came to run."""
-        return self._revision("latestReadyRevisionName")
+        return self.revision(self.tree["properties"].get("latestReadyRevisionName"))
 
     @property
     def address(self) -> str | None:
@@ -60,9 +60,13 @@ class There:
         """Its secrets, with their values."""
         return containerapp.secrets_of(self.tree)
 
-    def _revision(self, key: str) -> Revision | None:
-        name = self.tree["properties"].get(key)
+    def revision(self, name: str | None) -> Revision | None:
+        """One of its revisions."""
         return next((revision for revision in self.revisions if revision.name == name), None)
+
+    def serves(self, name: str) -> bool:
+        """Whether a revision is the one that came to run last, and runs."""
+        return self.ready is not None and self.ready.name == name and self.ready.is_healthy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,7 @@ def run(
         "app": app.name,
         "action": plan.action,
         "reason": plan.reason,
-        "changes": [str(change) for change in plan.changes],
+        "changes": [asdict(change) for change in plan.changes],
         "kept": [str(extra) for extra in plan.kept],
         "dropped": [str(extra) for extra in plan.dropped],
     }
@@ -138,7 +142,8 @@ def run(
         suffix = _suffix(f"{now():%Y%m%d-%H%M%S}", wanted.tree)
         name = f"{app.name}--{suffix}"
         _apply(client, app, wanted.tree, plan, suffix, there, console, sleep, again)
-    there = _until_ready(client, app, name, there, deadline, console, clock, sleep, again)
+    if there is None or not there.serves(name):
+        there = _until_ready(client, app, name, there, deadline, console, clock, sleep, again)
     left = list(changes.differences(wanted.tree, there.tree))
     if left:
         listed = "\n".join(f"  {change}" for change in left)
@@ -261,9 +266,9 @@ def _until_ready(
             if tree is None:
                 raise OpsError(f"the app {app.name} is gone", again)
             there = There(tree=tree, revisions=revisions or [])
-            revision = next((one for one in there.revisions if one.name == name), None)
-            if revision is not None and revision.is_healthy and there.ready == revision:
+            if there.serves(name):
                 return there
+            revision = there.revision(name)
             if (revision is not None and revision.has_failed) or clock() > until:
                 raise _not_ready(app, name, revision, before, again)
             sleep(_PAUSE)
