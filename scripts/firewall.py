@@ -157,6 +157,15 @@ def lasts(found: Rule) -> bool:
     return not found.name.startswith(_TEMPORARY)
 
 
+def is_left(found: Rule, address: str, now: datetime) -> bool:
+    """Whether it is a temporary rule that this machine may remove: one for its own address, or one that is nobody's any more.
+
+    Another machine's may be in use.
+    """
+    only = IPv4Address(address)
+    return not lasts(found) and (found.start == found.end == only or not in_use(found, now))
+
+
 def lets_in(rules: Iterable[Rule], address: str) -> bool:
     """Whether one of the rules lets this address in."""
     only = IPv4Address(address)

@@ -91,21 +91,15 @@ def opened(
 
 
 def close_left(flags: Mapping[str, Any], found: Sources, console: Console) -> None:
-    """Removes the temporary rules that a killed command left: those for this machine's address, and those that are old.
-
-    One for another address may be another machine's that is at work. Raises UsageError and OpsError.
-    """
+    """Removes the temporary rules that a killed command left behind. Raises UsageError and OpsError."""
     reader = Reader(flags, found, task="firewall.close")
     subscription, group, server = request.place(reader)
     reader.finish()
     wanted = Wanted(subscription=subscription, group=group, server=server, database="", locations=())
     address = caller.address(found)
     with Az(found.env, redact=console.redact) as client:
-        left = [
-            rule
-            for rule in client.ask(az.rules(wanted))[0] or ()
-            if not firewall.lasts(rule) and (rule.addresses == address or not firewall.in_use(rule, datetime.now(UTC)))
-        ]
+        there = client.ask(az.rules(wanted))[0] or ()
+        left = [rule for rule in there if firewall.is_left(rule, address, datetime.now(UTC))]
         if not left:
             console.say(f"the firewall of {server} holds no temporary rule of this machine")
         for rule in left:

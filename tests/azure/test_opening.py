@@ -167,6 +167,24 @@ def test_what_a_killed_run_left_is_pruned_when_it_is_old(site: Site) -> None:
     assert site.rules == [left]
 
 
+def test_what_a_killed_run_left_for_this_machine_is_closed_by_a_command(site: Site) -> None:
+    process = site.start()
+    eventually(lambda: len(site.rules) == 1)
+    process.kill()
+    process.communicate()
+    theirs = firewall.temporary("203.0.113.8", datetime.now(UTC), "abc").name
+    rules = site.world.emulator.servers[0].rules
+    rules[theirs] = {"startIpAddress": "203.0.113.8", "endIpAddress": "203.0.113.8"}
+    rules["office"] = {"startIpAddress": ADDRESS, "endIpAddress": ADDRESS}
+    result = site.world.invoke("firewall.close")
+    assert result.returncode == 0, result.stderr
+    assert sorted(site.rules) == ["office", theirs]
+    again = site.world.invoke("firewall.close")
+    assert (again.returncode, "holds no temporary rule of this machine" in again.stdout) == (0, True)
+    unnamed = site.world.invoke("firewall.close", env={"POSTGRES_SERVER_NAME": "", "AZURE_SUBSCRIPTION_ID": ""})
+    failed(unnamed, 2, "2 problems", "invoke --help firewall.close")
+
+
 def test_nothing_is_opened_without_knowing_which_server_or_for_a_plan(site: Site) -> None:
     unnamed = site.migrate(env={"POSTGRES_SERVER_NAME": "", "AZURE_SUBSCRIPTION_ID": ""})
     failed(unnamed, 2, "2 problems", "AZURE_SUBSCRIPTION_ID", "POSTGRES_SERVER_NAME")

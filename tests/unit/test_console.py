@@ -410,3 +410,14 @@ def test_where_nobody_is_there_a_question_is_an_error(monkeypatch: pytest.Monkey
 def test_a_text_of_others_is_one_line_that_steers_no_terminal(text: str, shown: str) -> None:
     assert one_line(text) == shown
     assert len(one_line(text).splitlines()) == 1
+
+
+def test_a_problem_is_annotated_in_actions_alone_on_one_line_and_without_secrets() -> None:
+    screen, elsewhere = Screen(in_actions=True), Screen()
+    for each in (screen, elsewhere):
+        each.console.conceal(Secret("hunter22"))
+    before = len(screen.err)
+    for each in (screen, elsewhere):
+        each.console.annotate("100% of hunter22\nis gone")
+    assert screen.err[before:] == "::error::100%25 of ****%0Ais gone\n"
+    assert (screen.out, elsewhere.out, elsewhere.err) == ("", "", "")

@@ -162,3 +162,21 @@ def test_a_temporary_rule_does_not_last_and_every_other_does() -> None:
 )
 def test_an_address_is_let_in_by_a_range_that_holds_it(rules: list[Rule], expected: bool) -> None:
     assert firewall.lets_in(rules, "203.0.113.7") is expected
+
+
+@pytest.mark.parametrize(
+    ("address", "age", "expected"),
+    [
+        ("203.0.113.7", timedelta(minutes=1), True),
+        ("203.0.113.7", timedelta(days=1), True),
+        ("203.0.113.8", timedelta(minutes=1), False),  # another machine may be at work
+        ("203.0.113.8", timedelta(days=1), True),
+    ],
+)
+def test_a_machine_may_remove_what_is_its_own_and_what_is_nobodys(address: str, age: timedelta, expected: bool) -> None:
+    assert firewall.is_left(firewall.temporary(address, NOW - age, "abc"), "203.0.113.7", NOW) is expected
+
+
+@pytest.mark.parametrize("name", ["office", "allow-203-0-113-7"])
+def test_a_rule_that_lasts_is_nothing_that_was_left(name: str) -> None:
+    assert not firewall.is_left(rule(name, "203.0.113.7"), "203.0.113.7", NOW)
