@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scripts.errors import UsageError
 
@@ -26,8 +26,9 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(rf"\$(?:\{{({_NAME})\}}|({_NAME}))", re.ASCII)
 PLACEHOLDER = re.compile(r"<[A-Za-z][\w -]*>")  # such as <password>, out of a manual
 _UNREADABLE = re.compile(r"[\ud800-\udfff]")  # how Python keeps bytes that it can't read
-_SECRET_NAME = re.compile(r"(DSN|PASSWORD|SECRET|TOKEN|KEY)$")
-_INTEGER, _FLOAT, _STRING = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "str"))
+_SECRET_NAME = re.compile(r"(DSN|PASSWORD|SECRET|TOKEN|KEY)$", re.IGNORECASE)
+_ALONE = re.compile(r"[ ]*(- +)?")  # what may stand before a key of a block mapping
+_INTEGER, _FLOAT, _STRING, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "str", "merge"))
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,14 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Template:
-    """The text and where it stands, for messages. Use `parse`, which looks it through."""
+    """The text and where it stands, for messages. Use `parse`, which looks it through.
+
+    `added` are the lines of the text that the file lacks: each counts as the one above it.
+    """
 
     text: str
     name: str
+    added: tuple[int, ...] = ()
 
     @cached_property
     def references(self) -> list[Reference]:
@@ -87,8 +92,8 @@ class Template:
         )
 
     def line(self, index: int) -> int:
-        """The line of a character."""
-        return bisect_right(self._lines, index)
+        """The line of a character, as the file has it."""
+        return self._line(bisect_right(self._lines, index))
 
     def line_of(self, path: Iterable[str | int]) -> int:
         """The line on which what stands at a path of the tree begins."""
@@ -99,8 +104,12 @@ class Template:
             if found is None:
                 break
             key, node = found
-            line = key.start_mark.line + 1
+            line = self.line_of_node(key)
         return line
+
+    def line_of_node(self, node: Node) -> int:
+        """The line on which a part of the tree begins."""
+        return self._line(node.start_mark.line + 1)
 
     def render(self, values: Mapping[str, str]) -> str:
         """The text with the values in it. Raises UsageError, which names variables and lines, and no value."""
@@ -109,12 +118,15 @@ class Template:
         text = _put(self._marked, of_marks)
         if _same(self._tree, text, of_marks):
             return self._constructible(text, values)
-        quoted = self._marked
+        quoted, problems = self._marked, []
         for scalar in sorted(self._scalars, key=lambda scalar: scalar.start, reverse=True):  # the places before it stay
             here = {mark: of_marks[mark] for mark in self._in(scalar.value)}
             if not _same(self._tree, _put(self._marked, here), here):
                 end = "\n" if self._marked[scalar.start : scalar.end].endswith("\n") else ""  # of a block scalar
-                quoted = quoted[: scalar.start] + _quoted(_put(scalar.value, here)) + end + quoted[scalar.end :]
+                scalar_text = _quoted(_put(scalar.value, here)) + end
+                if not _same(self._tree, self._marked[: scalar.start] + scalar_text + self._marked[scalar.end :], here):
+                    problems.append(f"{self._place(next(iter(here)))}: the value of {self._names(here)} can't stand here")
+                quoted = quoted[: scalar.start] + scalar_text + quoted[scalar.end :]
         text = _put(quoted, of_marks)
         if _same(self._tree, text, of_marks):
             return self._constructible(text, values)
@@ -122,9 +134,12 @@ class Template:
         outside = [mark for mark in self._marks if mark not in inside]
         raise self._error(
             [
-                f"{self._place(mark)}: the value of {self._marks[mark]} can't stand outside of a scalar"
-                for mark in outside
-                if not _same(self._tree, _put(self._marked, {mark: of_marks[mark]}), {})
+                *problems,
+                *(
+                    f"{self._place(mark)}: the value of {self._marks[mark]} can't stand outside of a scalar"
+                    for mark in outside
+                    if not _same(self._tree, _put(self._marked, {mark: of_marks[mark]}), {})
+                ),
             ]
             or [f"the values of {', '.join(self.variables)} change what it says"]
         )
@@ -132,15 +147,19 @@ class Template:
     def from_key_vault(self, identity: str) -> Template:
         """The variant in which each secret `value: ${X}` is the address ${X_SECRET_URL} in a Key Vault, read by ${identity}."""
         text, ends = self._marked, {scalar.end: scalar for scalar in self._scalars}
-        for key, node in reversed(list(_secret_values(self._tree))):
-            scalar = ends.get(node.end_mark.index)
-            if scalar is None or scalar.value not in self._marks:
-                raise UsageError(f"{self.name}:{key.start_mark.line + 1}: a secret's value has to be one variable")
+        places = list(_secret_values(self._tree))
+        for key, node in reversed(places):
+            scalar, start = ends.get(node.end_mark.index), key.start_mark.index
+            before = text[text.rfind("\n", 0, start) + 1 : start]
+            is_alone = _ALONE.fullmatch(before) and key.start_mark.line == node.start_mark.line
+            if scalar is None or scalar.value not in self._marks or not is_alone:
+                problem = "a secret's value has to be one variable, and stand on a line of its own"
+                raise UsageError(f"{self.name}:{self.line_of_node(key)}: {problem}")
             variable, indent = self._marks[scalar.value], " " * key.start_mark.column
             lines = f"keyVaultUrl: ${{{variable}_SECRET_URL}}\n{indent}identity: ${{{identity}}}"
-            text = text[: key.start_mark.index] + lines + text[scalar.end :]
-        spelled = {mark: self.text[place.start : place.end] for mark, place in zip(self._marks, self.references, strict=True)}
-        return parse(_put(text, spelled), self.name)
+            text = text[:start] + lines + text[scalar.end :]
+        added = tuple(key.start_mark.line + 2 + number for number, (key, _) in enumerate(places))
+        return parse(_put(text, self._spelled), self.name, added)
 
     # The text with a mark in the place of each reference: a word that is no number, no boolean and in no need of quotes.
 
@@ -151,6 +170,11 @@ class Template:
         while stem in self.text:
             stem += "q"
         return {f"{stem}{number:04}z": place.variable for number, place in enumerate(self.references)}
+
+    @cached_property
+    def _spelled(self) -> dict[str, str]:
+        """Each mark with its reference as the template has it."""
+        return {mark: self.text[place.start : place.end] for mark, place in zip(self._marks, self.references, strict=True)}
 
     @cached_property
     def _marked(self) -> str:
@@ -166,10 +190,16 @@ class Template:
 
         try:
             tree: Node | None = yaml.compose(self._marked, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f"{self.name}:{mark.line + 1}" if mark else self.name
-            raise UsageError(f"{where}: no YAML that az takes: {getattr(error, 'problem', None) or error}") from None
+            list(_walk(tree) if tree else ())
+        except yaml.reader.ReaderError as error:
+            line = self._line(self._marked.count("\n", 0, error.position) + 1)
+            raise UsageError(f"{self.name}:{line}: no YAML that az takes: the character U+{error.character:04X}") from None
+        except yaml.MarkedYAMLError as error:
+            where = f"{self.name}:{self._line(error.problem_mark.line + 1)}" if error.problem_mark else self.name
+            problem = _put(str(error.problem or error.context), self._spelled)
+            raise UsageError(f"{where}: no YAML that az takes: {problem}") from None
+        except RecursionError:
+            raise UsageError(f"{self.name} is nested too deeply, or holds itself") from None
         if tree is None:
             raise UsageError(f"{self.name} is empty")
         return tree
@@ -194,6 +224,9 @@ class Template:
     @cached_property
     def _lines(self) -> list[int]:
         return [0, *(found.end() for found in re.finditer("\n", self.text))]
+
+    def _line(self, number: int) -> int:
+        return number - sum(line <= number for line in self.added)
 
     def _place(self, mark: str) -> str:
         place = self.references[list(self._marks).index(mark)]
@@ -222,7 +255,7 @@ class Template:
             if scalar.tag != _STRING and not _is(scalar.tag, _put(scalar.value, of_marks)) and (marks := self._in(scalar.value))
         ]
         problems += [
-            f"{self.name}:{key.start_mark.line + 1}: the value of {self._names(self._in(key.value))} is a key "
+            f"{self.name}:{self.line_of_node(key)}: the value of {self._names(self._in(key.value))} is a key "
             "that stands in this mapping twice"
             for key in _repeated_keys(self._tree, of_marks)
         ]
@@ -242,9 +275,9 @@ class Template:
         return UsageError(f"{self.name} can't be rendered: {count}:\n{listed}", "invoke render --variables")
 
 
-def parse(text: str, name: str) -> Template:
+def parse(text: str, name: str, added: tuple[int, ...] = ()) -> Template:
     """Takes a template, after looking for what can't be meant. Raises UsageError with every problem, each with its line."""
-    template = Template(text, name)
+    template = Template(text, name, added)
     referring = {place.start for place in template.references}
     problems = [
         (template.line(found.start()), f"{found.group()} is no variable: a name between braces is meant, without a default")
@@ -252,12 +285,14 @@ def parse(text: str, name: str) -> Template:
         if found.start() not in referring
     ]
     problems += [
-        (node.start_mark.line + 1, f"{found.group()} is a placeholder: a ${{VARIABLE}} is meant, or the value itself")
+        (template.line_of_node(node), f"{found.group()} is a placeholder: a ${{VARIABLE}} is meant, or the value itself")
         for node in template_scalars(template)
-        if (found := PLACEHOLDER.search(node.value))
+        for found in PLACEHOLDER.finditer(node.value)
+        if not template._in(found.group())
     ]
     repeated = _repeated_keys(template._tree, {})
-    problems += [(key.start_mark.line + 1, "a key that stands in this mapping twice") for key in repeated]
+    problems += [(template.line_of_node(key), "a key that stands in this mapping twice") for key in repeated]
+    problems += [(template.line_of_node(node), problem) for node, problem in _unconstructible(template)]
     if problems:
         listed = "\n".join(f"  {name}:{line}: {problem}" for line, problem in sorted(set(problems)))
         raise UsageError(f"{name} is no template that could be rendered:\n{listed}")
@@ -291,9 +326,9 @@ def _same(tree: Node, text: str, values: Mapping[str, str]) -> bool:
 
     try:
         found = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError):
+        return _equal(tree, found, values)
+    except (yaml.YAMLError, ValueError, RecursionError):
         return False
-    return _equal(tree, found, values)
 
 
 def _equal(tree: Node, found: Node | None, values: Mapping[str, str]) -> bool:
@@ -330,9 +365,9 @@ def _child(node: Node, step: str | int, marks: Mapping[str, str]) -> tuple[Node,
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
         return (node.value[step], node.value[step]) if step < len(node.value) else None
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == step or any(mark in key.value for mark in marks):
-                return key, value
+        named = [pair for pair in node.value if pair[0].value == step]
+        referring = [pair for pair in node.value if any(mark in pair[0].value for mark in marks)]
+        return next(iter([*named, *referring]), None)
     return None
 
 
@@ -365,12 +400,38 @@ def _repeated_keys(tree: Node, values: Mapping[str, str]) -> Iterator[ScalarNode
                     seen[text] = key
 
 
+def _unconstructible(template: Template) -> Iterator[tuple[Node, str]]:
+    """What composes, and what PyYAML would make no tree of; where the template refers to a variable, `render` looks."""
+    import yaml
+
+    for node in _walk(template._tree):
+        kind = node.tag.rpartition(":")[2]
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag not in (_STRING, _MERGE) and not template._in(node.value) and _made(node.tag, node.value) is None:
+                yield node, f"this is no {kind}"
+        elif node.tag not in yaml.SafeLoader.yaml_constructors:
+            yield node, f"the tag {kind} means nothing to az"
+        if isinstance(node, yaml.MappingNode):
+            yield from ((key, "a key is a word, not a list or a mapping") for key, _ in node.value if not _is_scalar(key))
+
+
+def _is_scalar(node: Node) -> bool:
+    import yaml
+
+    return isinstance(node, yaml.ScalarNode)
+
+
 def _is(tag: str, value: str) -> bool:
     """Whether a value is what a tag says, in the one spelling that can't be taken for anything else."""
+    made = _made(tag, value)
+    return made is not None and (tag != _INTEGER or made == [value])
+
+
+def _made(tag: str, value: str) -> list[str] | None:
+    """What PyYAML makes of a value by a tag, as a text in a list; None where it makes nothing of it."""
     import yaml
 
     try:
-        made: Any = yaml.safe_load(f"!<{tag}> {_quoted(value)}")
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError):
-        return False
-    return tag != _INTEGER or str(made) == value
+        return [str(yaml.safe_load(f"!<{tag}> {_quoted(value)}"))]
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError):
+        return None
