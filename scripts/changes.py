@@ -8,6 +8,8 @@ Source: RFC 7396, and https://learn.microsoft.com/rest/api/containerapps/contain
 from __future__ import annotations
 
 import copy
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +28,7 @@ _CASELESS = {
     "affinity",
     "bindingType",
     "location",
+    "server",
 }
 # What may hold somebody's password; that it differs is said, and not how.
 _UNSHOWN = {"value", "args", "command", "metadata"}
@@ -47,13 +50,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Extra:
-    """An item of a list that stands there and not in the template."""
+    """What stands in a list there and not in the template: an item, or in an item a whole list."""
 
     place: Place  # of the list, with keys instead of numbers for the items above it
     item: Any = field(repr=False)  # a secret's has its value
 
     def __str__(self) -> str:
-        return f"{spelled(self.place)}[{item_key(self.item)}]"
+        return spelled(self.place) + ("" if isinstance(self.item, list) else f"[{item_key(self.item)}]")
 
 
 def differences(wanted: Any, there: Any, place: Place = ()) -> Iterator[Change]:
@@ -67,16 +70,19 @@ def differences(wanted: Any, there: Any, place: Place = ()) -> Iterator[Change]:
                 yield from (Change(f"secret {one['name']}", None, "new") for one in inner if one["name"] not in names)
             else:
                 yield from differences(inner, _value(there, key), (*place, key))
-    elif isinstance(wanted, list) and all(item_key(item) is not None for item in wanted):
-        known = {_known(item): item for item in there or [] if item_key(item) is not None}
+    elif isinstance(wanted, list) and _is_keyed(wanted, there):
+        known = {_known(item): item for item in there or []}
         for item in wanted:
             name = item_key(item)
             if _known(item) in known:
                 yield from differences(item, known[_known(item)], (*place, str(name)))
             else:
                 yield Change(f"{spelled(place)}[{name}]", None, "new")
+    elif _are_mappings(wanted) and _are_mappings(there) and len(wanted) == len(there):
+        for number, (one, other) in enumerate(zip(wanted, there, strict=True)):
+            yield from differences(one, other, (*place, number))
     elif not _equal(wanted, there, place):
-        hidden = place and place[-1] in _UNSHOWN
+        hidden = not _UNSHOWN.isdisjoint(place)
         yield Change(spelled(place), None if hidden else _present(there), None if hidden else wanted)
 
 
@@ -92,37 +98,56 @@ def secret_changes(wanted: Mapping[str, Any], there: list[dict[str, Any]]) -> li
     ]
 
 
-def extras(wanted: Any, there: Any, place: Place = ()) -> Iterator[Extra]:
-    """The items of lists that the template has too, which stand there and not in it."""
+def extras(wanted: Any, there: Any, place: Place = (), *, in_item: bool = False) -> Iterator[Extra]:
+    """What stands there and not in the template, and would be lost: items of its lists, and lists in those items.
+
+    A list whose items have no keys (`args`, `traffic`) is the template's as a whole, and a change of it shows.
+    """
     if isinstance(wanted, Mapping):
         for key, inner in wanted.items():
-            yield from extras(inner, _value(there, key), (*place, key))
-    elif isinstance(wanted, list) and isinstance(there, list):
-        known = {_known(item): item for item in wanted if item_key(item) is not None}
+            yield from extras(inner, _value(there, key), (*place, key), in_item=in_item)
+        if in_item and isinstance(there, Mapping):
+            unnamed = [key for key in there if key not in wanted]
+            yield from (Extra((*place, key), there[key]) for key in unnamed if there[key] and isinstance(there[key], list))
+    elif isinstance(wanted, list) and isinstance(there, list) and _is_keyed(wanted, there):
+        known = {_known(item): item for item in wanted}
         for item in there:
-            if item_key(item) is None:
-                continue
             if _known(item) not in known:
                 yield Extra(place, item)
             else:
-                yield from extras(known[_known(item)], item, (*place, str(item_key(item))))
+                ours = known[_known(item)]
+                yield from extras(ours, item, (*place, str(item_key(ours))), in_item=True)
 
 
 def merged(wanted: Mapping[str, Any], kept: list[Extra]) -> dict[str, Any]:
     """The template's tree with what is kept in its lists."""
-    tree: dict[str, Any] = copy.deepcopy(dict(wanted))
+    tree: dict[str, Any] = json.loads(json.dumps(wanted))  # what an alias of YAML stands for, each with a copy of its own
     for extra in kept:
         node: Any = tree
-        for step in extra.place:
+        is_list = isinstance(extra.item, list)
+        for step in extra.place[:-1] if is_list else extra.place:
             node = node[step] if isinstance(node, dict) else next(item for item in node if item_key(item) == step)
-        node.append(copy.deepcopy(extra.item))
+        if is_list:
+            node[extra.place[-1]] = copy.deepcopy(extra.item)
+        else:
+            node.append(copy.deepcopy(extra.item))
     return tree
 
 
+def _is_keyed(*lists: list[Any] | None) -> bool:
+    """Whether the items of lists can be told apart by a key."""
+    return all(item_key(item) is not None for items in lists for item in items or [])
+
+
+def _are_mappings(items: Any) -> bool:
+    return isinstance(items, list) and all(isinstance(item, Mapping) for item in items)
+
+
 def _known(item: Any) -> str:
-    """The key of an item; only names are told apart by their case."""
+    """The key of an item; only names and paths are told apart by their case."""
     key = str(item_key(item))
-    return key if item.get("name") is not None else key.lower()
+    named = item.get("name") is not None or item.get("mountPath") is not None
+    return key if named else key.lower()
 
 
 def _list(tree: Any, key: str) -> list[Any]:
@@ -139,13 +164,13 @@ def _value(tree: Any, key: str) -> Any:
 
 
 def _equal(wanted: Any, there: Any, place: Place) -> bool:
-    if wanted == "" or wanted == []:  # noqa: PLR1714  which come back as nothing
-        return not there
+    if there is None:
+        return not wanted  # Azure doesn't show what is empty, off or 0
     if isinstance(wanted, str) and isinstance(there, str):
-        if place[-1:] == ("memory",):  # 1.0Gi comes back as 1Gi
-            return wanted.removesuffix("Gi").rstrip("0").rstrip(".") == there.removesuffix("Gi").rstrip("0").rstrip(".")
+        if place and place[-1] == "memory":
+            return _gibi(wanted) == _gibi(there)
         caseless = wanted.startswith("/subscriptions/") or (bool(place) and place[-1] in _CASELESS)
-        return wanted.lower() == there.lower() if caseless else wanted == there
+        return _bare(wanted) == _bare(there) if caseless else wanted == there
     return bool(_present(wanted) == _present(there))
 
 
@@ -154,6 +179,17 @@ def _present(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _present(inner) for key, inner in value.items() if inner is not None}
     return [_present(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _bare(text: str) -> str:
+    """As Azure compares it: East US is eastus, and two kinds of identity may have a blank between them."""
+    return text.lower().replace(" ", "")
+
+
+def _gibi(memory: str) -> float | str:
+    """1.0Gi is 1Gi."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)Gi", memory)
+    return float(found[1]) if found else memory
 
 
 def _same_reference(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> bool:

@@ -38,7 +38,7 @@ _PLAIN_TYPES = {
     "object": "a mapping",
 }
 # The key by which Azure and people tell the items of a list apart.
-KEYS = ("name", "server", "type", "volumeName", "identity", "revisionName", "serviceId")
+KEYS = ("name", "server", "type", "mountPath", "identity", "serviceId")
 
 Path_ = tuple[str | int, ...]
 
@@ -271,7 +271,7 @@ def _pair(sizes: list[dict[str, Any]], path: Path_) -> Iterator[Problem]:
         return
     cpu = sum(float(size["cpu"]) for size in sizes)
     memory = sum(float(found[1]) for found in memories if found)
-    if cpu * 4 != int(cpu * 4) or not 0.25 <= cpu <= 4:
+    if not 0.25 <= cpu <= 4 or cpu * 4 != int(cpu * 4):  # which .inf and .nan aren't
         yield Problem((*path, "cpu"), f"{cpu:g} cores can't be had on the Consumption profile: 0.25 to 4 in steps of 0.25")
     elif memory != 2 * cpu:
         yield Problem((*path, "memory"), f"{memory:g}Gi doesn't go with {cpu:g} cores: {2 * cpu:g}Gi does")
