@@ -56,7 +56,7 @@ def lint(tree: Any) -> list[Problem]:
     problems, has_shape = _by_schema(tree)
     if has_shape:
         problems += [*_app(tree), *_secrets(tree), *_containers(tree), *_dsns(tree)]
-    return problems
+    return list(dict.fromkeys(problems))
 
 
 def secrets_of(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -252,6 +252,7 @@ def _containers(tree: Mapping[str, Any]) -> Iterator[Problem]:
     containers = _at(tree, *map(str, base)) or []
     if not containers:
         yield Problem(base[:-1], "containers is missing")
+        return
     for number, container in enumerate(containers):
         for place, variable in enumerate(container.get("env") or []):
             if ("value" in variable) == ("secretRef" in variable):
