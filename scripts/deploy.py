@@ -241,8 +241,9 @@ def _apply(
                     return act(client, app, path)
                 except AzError as error:
                     if error.failure.way is not Way.AGAIN or not left:
+                        hint = again if error.failure.way is Way.AGAIN else error.hint or again
                         stands = f"\n{before.ready.name} still serves" if before and before.ready else ""
-                        raise OpsError(f"{error.message}{stands}", error.hint or again, error.facts) from None
+                        raise OpsError(f"{error.message}{stands}", hint, error.facts) from None
                 sleep(_WAIT)
     return None
 
@@ -262,7 +263,14 @@ def _until_ready(
     until = clock() + deadline
     with console.working(f"waiting up to {deadline:g} s until {name} is ready ..."):
         while True:
-            tree, revisions = client.ask(apps.show(app), apps.revisions(app))
+            answers = client.try_ask(apps.show(app), apps.revisions(app))
+            lost = next((answer for answer in answers if isinstance(answer, AzError)), None)
+            if lost is not None:
+                if lost.failure.way is not Way.AGAIN or clock() > until:
+                    raise OpsError(f"whether {name} is ready isn't known: {lost.message}", again, lost.facts)
+                sleep(_PAUSE)
+                continue
+            tree, revisions = answers
             if tree is None:
                 raise OpsError(f"the app {app.name} is gone", again)
             there = There(tree=tree, revisions=revisions or [])
