@@ -71,7 +71,12 @@ def build(template: Template, found: Sources, console: Console, *, dummies: bool
     given = values(template, found, console)
     missing = [name for name in template.variables if name not in given] if dummies else []
     text = template.render({**given, **{name: _dummy(template, name) for name in missing}})
-    tree = yaml.safe_load(text)
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        raise UsageError(
+            f"{template.name} is no YAML that az takes: {error.problem}"
+        ) from None  # the error itself shows the text
     problems = sorted((template.line_of(path), containerapp.spelled(path), text) for path, text in containerapp.lint(tree))
     if problems:
         listed = "\n".join(f"  {template.name}:{line}: {place}: {text}" for line, place, text in problems)
