@@ -169,22 +169,22 @@ CHANGES: list[tuple[str, Callable[[Json], object], list[str]]] = [
     ("on", lambda app: configuration(app)["ingress"].update(allowInsecure=True), ["ingress.allowInsecure: False -> True"]),
     ("zero", lambda app: app["properties"]["template"]["scale"].update(maxReplicas=0), ["scale.maxReplicas: 3 -> 0"]),
     ("new env", lambda app: container(app)["env"].append({"name": "A", "value": "s3cret"}), ["api.env[A]: nothing -> new"]),
-    ("env value", lambda app: container(app)["env"][1].update(value="s3cret"), ["api.env.MODE.value: changed"]),
-    ("env emptied", lambda app: container(app)["env"][1].update(value=""), ["api.env.MODE.value: changed"]),
-    ("env filled", lambda app: container(app)["env"][2].update(value="s3cret"), ["api.env.NOTHING.value: changed"]),
+    ("env value", lambda app: container(app)["env"][1].update(value="s3cret"), ["api.env.MODE.value"]),
+    ("env emptied", lambda app: container(app)["env"][1].update(value=""), ["api.env.MODE.value"]),
+    ("env filled", lambda app: container(app)["env"][2].update(value="s3cret"), ["api.env.NOTHING.value"]),
     (
         "value to reference",
         lambda app: container(app)["env"].__setitem__(1, {"name": "MODE", "secretRef": "postgres-dsn"}),
         ["api.env.MODE.secretRef: nothing -> postgres-dsn"],
     ),
-    ("args", lambda app: container(app).update(args=["--password", "s3cret"]), ["containers.api.args: changed"]),
-    ("args in another order", lambda app: container(app)["args"].reverse(), ["containers.api.args: changed"]),
-    ("no args", lambda app: container(app).update(args=[]), ["containers.api.args: changed"]),
-    ("command", lambda app: container(app).update(command=["s3cret"]), ["containers.api.command: changed"]),
+    ("args", lambda app: container(app).update(args=["--password", "s3cret"]), ["containers.api.args"]),
+    ("args in another order", lambda app: container(app)["args"].reverse(), ["containers.api.args"]),
+    ("no args", lambda app: container(app).update(args=[]), ["containers.api.args"]),
+    ("command", lambda app: container(app).update(command=["s3cret"]), ["containers.api.command"]),
     (
         "metadata",
         lambda app: app["properties"]["template"]["scale"]["rules"][0]["custom"]["metadata"].update(connection="s3cret2"),
-        ["rules.queue.custom.metadata.connection: changed"],
+        ["rules.queue.custom.metadata.connection"],
     ),
     (
         "auth",
@@ -194,7 +194,7 @@ CHANGES: list[tuple[str, Callable[[Json], object], list[str]]] = [
     (
         "header",
         lambda app: container(app)["probes"][0]["httpGet"]["httpHeaders"][0].update(value="s3cret"),
-        ["api.probes.Liveness.httpGet.httpHeaders.X.value: changed"],
+        ["api.probes.Liveness.httpGet.httpHeaders.X.value"],
     ),
     ("probe", lambda app: container(app)["probes"].append({"type": "Startup"}), ["api.probes[Startup]: nothing -> new"]),
     ("mount", lambda app: container(app)["volumeMounts"][1].update(mountPath="/c"), ["api.volumeMounts[/c]: nothing -> new"]),
@@ -206,7 +206,7 @@ CHANGES: list[tuple[str, Callable[[Json], object], list[str]]] = [
     (
         "shared traffic",
         lambda app: configuration(app)["ingress"]["traffic"].append({"revisionName": "api--0", "weight": 0}),
-        ["ingress.traffic: [{'latestRevision': True, 'weight': 100, 'label': None}] -> "],
+        ["ingress.traffic: [{'latestRevision': True, 'weight': 100}] -> "],
     ),
     ("secret", lambda app: configuration(app)["secrets"].append({"name": "a", "value": "s3cret"}), ["secret a: nothing -> new"]),
     (
@@ -275,7 +275,7 @@ VAULT = {"keyVaultUrl": "https://v.vault.azure.net/secrets/DSN", "identity": IDE
 def test_a_changed_secret_is_named_and_not_shown(wanted: dict[str, str], there: dict[str, str], is_changed: bool) -> None:
     found = changes.secret_changes(with_secret(**wanted), [{"name": "other", "value": "x"}, {"name": "dsn", **there}])
     assert found == ([Change("secret dsn", None, None)] if is_changed else [])
-    assert all(str(change) == "secret dsn: changed" for change in found)
+    assert all(str(change) == "secret dsn" for change in found)
 
 
 def test_a_new_secret_is_new_once() -> None:
