@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import PRODUCT, apps, changes, containerapp, manifest, request, settings, shell
+from scripts import dsn as dsns
 from scripts.apps import App, Revision
 from scripts.az import Az, AzError
 from scripts.changes import Change, Extra
@@ -25,7 +26,6 @@ from scripts.console import Console, one_line
 from scripts.errors import OpsError
 from scripts.failures import Way
 from scripts.manifest import Manifest
-from scripts.secret import Secret
 
 _PAUSE = 3.0  # seconds between two looks at a new revision
 _TRIES = 5  # of an update, while Azure is at another one
@@ -201,7 +201,7 @@ def _observe(client: Az, app: App, console: Console) -> There | None:
     if isinstance(revisions, AzError):
         raise revisions
     there = There(tree=tree, revisions=revisions or [])
-    console.conceal(*(Secret(secret["value"]) for secret in there.secrets if secret.get("value")))
+    console.conceal(*(part for secret in there.secrets if secret.get("value") for part in dsns.to_conceal(secret["value"])))
     return there
 
 

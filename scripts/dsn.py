@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from scripts.errors import UsageError
 from scripts.secret import Secret
@@ -111,6 +111,18 @@ class Dsn:
             )
         query = "&".join(f"{key}={quote(value, safe='/')}" for key, value in rest.items() if key != "dbname")
         return f"postgresql://{credentials}{authority}/{quote(rest.get('dbname', ''), safe='')}" + (query and f"?{query}")
+
+
+def to_conceal(text: str) -> tuple[Secret, ...]:
+    """A secret, and the password in it when it is a DSN, as it stands there and decoded: all that mustn't show.
+
+    A text that `parse` refuses is taken apart as well as it goes: a password with an @ in it could end at any of them.
+    """
+    found = [text]
+    for pattern in (r"\w+://[^:@/]*:([^@]*)@", r"\w+://[^:@/]*:(.*)@"):
+        if match := re.match(pattern, text, re.DOTALL):
+            found += [match[1], unquote(match[1])]
+    return tuple(map(Secret, dict.fromkeys(filter(None, found))))
 
 
 def parse(text: str, origin: str) -> Dsn:

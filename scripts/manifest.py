@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import containerapp, render, settings, shell
+from scripts import dsn as dsns
 from scripts.console import Console
 from scripts.errors import OpsError, UsageError
 from scripts.render import Template
@@ -88,7 +89,7 @@ def build(template: Template, found: Sources, console: Console, *, dummies: bool
 def values(template: Template, found: Sources, console: Console) -> dict[str, str]:
     """The settings that the template's variables name; the secrets among them are kept out of all output from here on."""
     given = {name: value.text for name in template.variables if (value := found.get(name))}
-    console.conceal(*(Secret(given[name]) for name in template.secrets if name in given))
+    console.conceal(*(secret for name in template.secrets if name in given for secret in dsns.to_conceal(given[name])))
     return given
 
 

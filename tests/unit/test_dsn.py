@@ -172,3 +172,19 @@ def test_another_host_is_the_same_server_by_another_name() -> None:
 )
 def test_what_steers_libpq_or_holds_a_dsn_does_not_reach_a_program(name: str) -> None:
     assert dsn.clean_env({name: "x", "PATH": "/bin", "LC_CTYPE": "C"}) == {"PATH": "/bin", "LC_CTYPE": "C"}
+
+
+@pytest.mark.parametrize(
+    ("text", "passwords"),
+    [
+        (REMOTE, {"hunter2"}),
+        ("postgresql://u:p%2Fw%25@h/d", {"p%2Fw%25", "p/w%"}),
+        ("postgresql://u:a@b@h/d", {"a", "a@b"}),
+        ("postgresql://u:a b/c@h/d", {"a b/c"}),
+        ("postgresql://u:p@h/d?application_name=a@b", {"p", "p@h/d?application_name=a"}),
+        ("postgresql://u@h/d", set()),
+        ("no DSN at all", set()),
+    ],
+)
+def test_what_a_dsn_hides_is_itself_and_its_password_in_both_forms(text: str, passwords: set[str]) -> None:
+    assert {secret.reveal() for secret in dsn.to_conceal(text)} == {text, *passwords}
