@@ -38,10 +38,10 @@ ALWAYS = (
     Entry("AZURE_RESOURCE_GROUP", "the resource group of the server and of the Container App"),
     Entry("POSTGRES_SERVER_NAME", "the flexible server"),
     Entry("CONTAINER_APP_NAME", "the Container App"),
-    Entry("CONTAINER_APP_ENVIRONMENT", "the environment that it runs in"),
-    Entry("CONTAINER_APP_IDENTITY", "the identity by which it pulls its image"),
-    Entry("CONTAINER_REGISTRY", "the registry of that image"),
-    Entry("API_IMAGE", "the image"),
+    Entry("CONTAINER_APP_ENVIRONMENT", "the environment that it runs in, by its resource id"),
+    Entry("CONTAINER_APP_IDENTITY", "the identity by which it pulls its image, by its resource id"),
+    Entry("CONTAINER_REGISTRY", "the registry of that image, REGISTRY.azurecr.io"),
+    Entry("API_IMAGE", "the image, REGISTRY.azurecr.io/NAME:TAG"),
 )
 SWITCH = Entry(FROM_KEY_VAULT, "on: the app takes its DSN from a Key Vault")
 EVERYTHING = (*ALWAYS, APP_DSN, SWITCH, APP_DSN_URL)
