@@ -193,6 +193,9 @@ def with_azure_group(server: Dsn) -> None:
         admin.execute("CREATE ROLE azure_pg_admin")
         for name in ("postgres", "template1"):
             admin.execute(f"ALTER DATABASE {name} OWNER TO azure_pg_admin".encode())
+    with psycopg.connect(server.with_params(dbname="template1").uri().reveal(), autocommit=True) as admin:
+        # On Azure, the schema public is this group's on every version: https://github.com/frappe/frappe/issues/39145
+        admin.execute("ALTER SCHEMA public OWNER TO azure_pg_admin")
 
 
 def make_database(
