@@ -83,6 +83,12 @@ def update(az: Az, app: App, file: Path) -> None:
     az.do("containerapp", "update", *app.words, "--yaml", str(file), "--output", "none", timeout=_WAITING)
 
 
+def assign(az: Az, app: App, identities: list[str]) -> None:
+    """Gives the app identities: `update --yaml` drops the empty mappings by which a file names them."""
+    words = ("containerapp", "identity", "assign", *app.words, "--user-assigned", *identities)
+    az.do(*words, "--output", "none", timeout=_WAITING)
+
+
 def go_back(app: App, revision: str) -> str:
     """The command that makes a new revision like a former one."""
     words = f"--name {app.name} --resource-group {app.group} --subscription {app.subscription}"

@@ -119,6 +119,13 @@ def extras(wanted: Any, there: Any, place: Place = (), *, in_item: bool = False)
                 yield from extras(ours, item, (*place, str(item_key(ours))), in_item=True)
 
 
+def new_identities(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """The user-assigned identities that the app hasn't got yet."""
+    ours, theirs = ((_value(tree.get("identity"), "userAssignedIdentities") or {}) for tree in (wanted, there))
+    known = {name.lower() for name in theirs}
+    return [name for name in ours if name.lower() not in known]
+
+
 def merged(wanted: Mapping[str, Any], kept: list[Extra]) -> dict[str, Any]:
     """The template's tree with what is kept in its lists."""
     tree: dict[str, Any] = json.loads(json.dumps(wanted))  # what an alias of YAML stands for, each with a copy of its own

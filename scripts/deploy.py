@@ -234,11 +234,15 @@ def _apply(
         path = Path(folder) / f"{app.name}.yaml"
         # In ASCII, as az reads it in whatever encoding the system has.
         shell.write_private(path, yaml.safe_dump(whole, sort_keys=False))
-        act = apps.create if plan.action == "create" else apps.update
+        new = changes.new_identities(tree, before.tree) if before else []
         with console.working(f"{'making' if plan.action == 'create' else 'updating'} {app.name} ..."):
             for left in reversed(range(_TRIES)):
                 try:
-                    return act(client, app, path)
+                    if before is None:
+                        return apps.create(client, app, path)
+                    if new:
+                        apps.assign(client, app, new)
+                    return apps.update(client, app, path)
                 except AzError as error:
                     if error.failure.way is not Way.AGAIN or not left:
                         hint = again if error.failure.way is Way.AGAIN else error.hint or again

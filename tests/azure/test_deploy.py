@@ -233,3 +233,12 @@ def test_an_operation_of_somebody_else_is_waited_for(team: World) -> None:
     team.emulator.fail("PATCH", "/containerApps/api$", "app-busy")
     assert deployed(team, POSTGRES_DSN=NEW)["action"] == "update"
     assert only(team).serving is only(team).revisions[-1]
+
+
+def test_another_identity_for_an_app_that_stands(team: World) -> None:
+    deployed(team)
+    other = team.emulator.add_identity("other")
+    changed = deployed(team, CONTAINER_APP_IDENTITY=other)
+    assert {"place": f"identity.userAssignedIdentities.{other}", "before": None, "after": "new"} in changed["changes"]
+    assert {name.lower() for name in only(team).document["identity"]["userAssignedIdentities"]} >= {other.lower()}
+    assert deployed(team, CONTAINER_APP_IDENTITY=other)["action"] == "keep"
