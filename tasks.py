@@ -55,6 +55,7 @@ FLAGS = {
     "from_key_vault": "The secrets stand in a Key Vault, and no value of theirs is needed.",
     "github_environment": "The environment of the GitHub secret.",
     "github_secret": "Set this secret of the GitHub repository to the DSN, by gh.",
+    "identity_name": "The identity that the workflow logs in to Azure as (github-deploy).",
     "idle_in_transaction_timeout": "How long the role's transactions may wait for their client (60s).",
     "json": "Print the result as one JSON document.",
     "key_vault": "Set a secret of this Azure Key Vault to the DSN, by az.",
@@ -85,6 +86,8 @@ FLAGS = {
     "secret_name": "The secret of the Key Vault (POSTGRES-DSN).",
     "secrets_file": "Keep DSNs in this dotenv file, which then only you can read: POSTGRES_DSN; provision's administrator too.",
     "server_name": "The flexible server: 3 to 63 of a-z, 0-9 and -, one name for all of Azure.",
+    "server_role": "The id of a role of your own on the server, instead of Contributor.",
+    "set_secrets": "Set the secrets that are at hand, although they are set: what they hold can't be read back.",
     "sku_name": "The compute SKU (standard_b1ms).",
     "sslmode": "The TLS of the DSNs: require, or verify-full (require).",
     "sslrootcert": "With verify-full, the file of the roots that are trusted (the system's).",
@@ -584,10 +587,33 @@ def check(console: Console, env_file: str | None = None, json: bool = False) -> 
     github.check(settings.sources(env_file), console)
 
 
+@command
+def setup(
+    console: Console,
+    repo: str | None = None,
+    subscription_id: str | None = None,
+    resource_group: str | None = None,
+    server_name: str | None = None,
+    server_role: str | None = None,
+    identity_name: str | None = None,
+    from_key_vault: bool = False,
+    set_secrets: bool = False,
+    env_file: str | None = None,
+    plan: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Set up what the deployment needs: GitHub's environment with its secrets and variables, the identity with its roles."""
+    flags = dict(locals())
+    from scripts import setup as setting_up
+
+    setting_up.command(flags, again("github.setup", flags), console)
+
+
 namespace = Collection(
     *(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, render, deploy, psql),
     secret=Collection(push),
     firewall=Collection(close),
-    github=Collection(check),
+    github=Collection(check, setup),
 )
 namespace.configure({"tasks": {"dedupe": False}})

@@ -7,15 +7,15 @@ environment), `console`, `render` (a template with its values), `sql` (migration
 `grants` (those against the design), `logins` (the application's two login roles), `firewall` and `flexible` (firewall rules
 and servers by Azure's rules), `failures` (what az says when something goes wrong), `blueprint` (Azure against what is asked
 for), `request` (what flags and settings ask `provision` for), `caller` (this machine's address), `containerapp` (what a
-Container App may say), `changes` (one against the one that stands).
+Container App may say), `changes` (one against the one that stands), `wiring` (what a workflow needs, against what stands).
 Floor 2 drives one thing each: `embedded` and `container` (a PostgreSQL of our own), `server` (which of them is up),
 `clients` (where psql comes from), `psql` (its words), `lock`, `target` (which database, by which psql), `az` (az's words),
-`apps` (those for Container Apps), `handover` (where a DSN goes), `access` (rights, through a session), `probe` (the self-
-test of a role), `opening` (through a firewall, for a while), `build` (carries a blueprint out), `foundation` (a flexible
-server that stands), `manifest` (a template with its settings).
-Floor 3 does what a user asks for: `migrate`, `status`, `roles`, `rotate`, `teardown`, `deploy`, `github` (what the
-deployment needs there), and `provision` and
-`quickstart`, which call migrate and roles.
+`apps` (those for Container Apps), `identities` (those for a workflow's identity), `gh` (gh's words), `handover` (where a DSN
+goes), `access` (rights, through a session), `probe` (the self-test of a role), `opening` (through a firewall, for a while),
+`build` (carries a blueprint out), `foundation` (a flexible server that stands), `manifest` (a template with its settings),
+`github` (what the deployment needs there).
+Floor 3 does what a user asks for: `migrate`, `status`, `roles`, `rotate`, `teardown`, `deploy`, `setup` (of GitHub
+and the workflow's identity), and `provision` and `quickstart`, which call migrate and roles.
 Beside the house stands `bootstrap`, standard library only, which makes the environment that the rest runs in.
 """
 

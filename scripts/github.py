@@ -26,6 +26,11 @@ class Entry:
         """As gh calls it."""
         return "secret" if self.is_secret else "variable"
 
+    def command(self, repo: str) -> str:
+        """What sets it by hand. gh reads a secret from stdin, or asks for it at a terminal."""
+        value = "" if self.is_secret else " --body VALUE"
+        return f"gh {self.kind} set {self.name} --env {ENVIRONMENT} --repo {repo}{value}"
+
 
 ADMIN_DSN = Entry(settings.ADMIN_DSN, "the administrator's DSN, by which the migrations run", is_secret=True)
 APP_DSN = Entry("POSTGRES_DSN", "the application's DSN, which becomes a secret of the Container App", is_secret=True)

@@ -1,4 +1,4 @@
-"""Where a DSN goes: the terminal, a dotenv file, a secret of GitHub or of a Key Vault. The only module that knows gh's words."""
+"""Where a DSN goes: the terminal, a dotenv file, a secret of GitHub or of a Key Vault."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import Any
 from scripts import az, shell
 from scripts.az import Az
 from scripts.console import Console
-from scripts.dsn import Dsn, clean_env
+from scripts.dsn import Dsn
 from scripts.errors import OpsError, UsageError
+from scripts.gh import INSTALL_HINT, LOGIN_HINT, Gh
 from scripts.secret import Secret
 
 VARIABLE = "POSTGRES_DSN"  # the name under which applications look for it
 FORMER = "POSTGRES_DSN_FORMER"  # beside it on a server of this machine: the one before, to which a rotation can go back
 _LONGEST = 4096  # bytes that a line with a DSN is allowed for
-_TIMEOUT = 60.0  # seconds for one answer of gh
-_LOGIN_HINT = "gh auth login, or a token in GH_TOKEN; `gh auth status` says"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +55,8 @@ class Destinations:
                 raise UsageError(
                     f"--github-secret {name}: GitHub takes letters, digits and _, and no name that begins with GITHUB_"
                 )
-            if shell.which("gh", self.env) is None:
-                raise UsageError(
-                    "--github-secret needs the gh command, which is not on PATH", "install it: https://cli.github.com"
-                )
+            if not Gh(self.env).is_there:
+                raise UsageError("--github-secret needs the gh command, which is not on PATH", INSTALL_HINT)
             self._gh("list")
         if self.secret_name and self.key_vault is None:
             raise UsageError("--secret-name says which secret of --key-vault is meant", "add --key-vault NAME")
@@ -116,17 +113,11 @@ class Destinations:
                 yield f"--{flag} {shell.quoted(value)}"
 
     def _gh(self, verb: str, *words: str, stdin: Secret | None = None) -> None:
-        where = [f"--env={self.github_environment}"] if self.github_environment else []
-        where += [f"--repo={self.repo}"] if self.repo else []
-        result = self.run(
-            ["gh", "secret", verb, *words, *where],
-            env={**clean_env(self.env), "GH_PROMPT_DISABLED": "1"},
-            stdin=stdin.reveal().encode("utf-8") if stdin else b"",
-            timeout=_TIMEOUT,
-        )
+        gh = Gh(self.env, run=self.run)
+        result = gh.secret(verb, *words, environment=self.github_environment, repo=self.repo, value=stdin)
         if result.code != 0:
             what = "can't be written" if verb == "set" else "can't be reached"
-            hint = _LOGIN_HINT if self.repo else f"{_LOGIN_HINT}; --repo OWNER/NAME names another repository than this folder's"
+            hint = LOGIN_HINT if self.repo else f"{LOGIN_HINT}; --repo OWNER/NAME names another repository than this folder's"
             raise OpsError(f"{self._github} {what}: {result.err.strip() or f'gh ended with {result.code}'}", hint)
 
 

@@ -14,7 +14,13 @@ from scripts.flexible import Wanted, location_key
 from scripts.secret import Secret
 from scripts.settings import Sources
 
-_AZURE = {"subscription_id": "AZURE_SUBSCRIPTION_ID", "location": "AZURE_LOCATION", "resource_group": "AZURE_RESOURCE_GROUP"}
+_AZURE = {
+    "subscription_id": "AZURE_SUBSCRIPTION_ID",
+    "location": "AZURE_LOCATION",
+    "resource_group": "AZURE_RESOURCE_GROUP",
+    "identity_name": "AZURE_IDENTITY_NAME",
+    "server_role": "AZURE_SERVER_ROLE",
+}
 _YES, _NO = ("1", "true", "yes", "on", "enabled"), ("0", "false", "no", "off", "disabled")
 _EXAMPLE_SUBSCRIPTION = "`az account list --output table` shows those that the login sees"
 Number = TypeVar("Number")
@@ -127,7 +133,7 @@ class Reader:
 
 def place(reader: Reader, default_server: str | None = None) -> tuple[str, str, str]:
     """The subscription, the resource group and the server that are named; problems stay with the reader."""
-    subscription = reader.checked("subscription_id", _subscription_problem)
+    subscription = reader.checked("subscription_id", subscription_problem)
     server = reader.checked("server_name", flexible.server_name_problem, default_server)
     for flag, value, hint in (
         ("subscription_id", subscription, f": {_EXAMPLE_SUBSCRIPTION}"),
@@ -141,7 +147,7 @@ def place(reader: Reader, default_server: str | None = None) -> tuple[str, str, 
 
 def group_of_apps(reader: Reader) -> tuple[str, str]:
     """The subscription and the resource group of a Container App; problems stay with the reader."""
-    subscription = reader.checked("subscription_id", _subscription_problem)
+    subscription = reader.checked("subscription_id", subscription_problem)
     group = reader.checked("resource_group", flexible.group_name_problem)
     for flag, value, hint in (
         ("subscription_id", subscription, f": {_EXAMPLE_SUBSCRIPTION}"),
@@ -255,7 +261,8 @@ def _password(reader: Reader, flag: str | None) -> tuple[Secret, str] | None:
         return None
 
 
-def _subscription_problem(text: str) -> str | None:
+def subscription_problem(text: str) -> str | None:
+    """What is wrong with a subscription's id."""
     if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text, re.IGNORECASE):
         return None
     return f"{text!r}: not a subscription's id (such as 00000000-0000-0000-0000-000000000000): {_EXAMPLE_SUBSCRIPTION}"

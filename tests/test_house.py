@@ -33,12 +33,13 @@ ORDER = [
         "caller",
         "containerapp",
         "changes",
+        "wiring",
     ),
-    *("embedded", "container", "server", "clients", "psql", "lock", "target", "az", "apps", "handover", "access", "probe"),
-    *("opening", "build", "foundation", "manifest"),
-    *("migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart", "github"),
+    *("embedded", "container", "server", "clients", "psql", "lock", "target", "az", "apps", "gh", "handover", "access", "probe"),
+    *("opening", "build", "foundation", "manifest", "identities", "github"),
+    *("migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart", "setup"),
 ]
-FLOOR_3 = {"migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart", "github"}
+FLOOR_3 = {"migrate", "status", "roles", "rotate", "provision", "teardown", "deploy", "quickstart", "setup"}
 COMPOSERS = {
     "quickstart": {"migrate", "roles"},
     "provision": {"migrate", "roles"},

@@ -269,6 +269,8 @@ class Emulator:
             group = re.search(r"resourceGroup eq '([^']+)'", unquote(query).replace("+", " "))
             if group and path.endswith("/resources"):  # how az asks what is in a group
                 path = f"{path.removesuffix('resources')}resourcegroups/{group[1]}/resources"
+            if path.lower().endswith("/roleassignments") and (whose := re.search(r"\$filter=([^&]+)", unquote(query))):
+                body = {"filter": whose[1].replace("+", " ")}
             doom = plan.fault.refusal(words) if plan and plan.fault.kind == "operation" else None
             return handlers.answer(self.state, method, path, body, doom)
         except Refusal as refusal:

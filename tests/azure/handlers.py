@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 
-from tests.azure import app_handlers
+from tests.azure import access, app_handlers
 from tests.azure.faults import Refusal
 from tests.azure.resources import (
     ISO_TIME,
@@ -430,6 +430,7 @@ def routes(prefix: str, table: Mapping[str, Handler]) -> list[tuple[str, re.Patt
 
 
 ROUTES = [
+    *access.ROUTES,
     *routes("/subscriptions/{subscription}", app_handlers.TABLE),
     *routes(
         "/subscriptions/{subscription}",

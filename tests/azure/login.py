@@ -38,6 +38,7 @@ endpoint_resource_manager = {url}/
 endpoint_management = {url}/
 endpoint_active_directory = {url}
 endpoint_active_directory_resource_id = https://management.core.windows.net/
+endpoint_microsoft_graph_resource_id = {url}/graph/
 suffix_postgresql_server_endpoint = .postgres.database.azure.com
 suffix_keyvault_dns = {vaults}
 """

@@ -139,6 +139,8 @@ class Resources:
         self.groups: dict[str, Json] = {}
         self.servers: dict[str, Server] = {}
         self.container = ContainerApps()
+        self.credentials: dict[str, dict[str, Json]] = {}  # of each identity, by name
+        self.assignments: dict[str, Json] = {}  # of roles, by id in lower case
         self.operations: dict[str, Operation] = {}
         self.lock = threading.RLock()
 

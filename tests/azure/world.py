@@ -41,7 +41,7 @@ class World:
         self.log, programs = self.home / "log", self.home / "bin"
         self.log.mkdir()
         programs.mkdir()
-        for name in ("az", "psql", "docker"):
+        for name in ("az", "psql", "docker", "gh"):
             real = self.az_program if name == "az" else shutil.which(name, path=ENV["PATH"])
             if real is not None:
                 script = programs / name

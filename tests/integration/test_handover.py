@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import re
 import secrets
 import shutil
-import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import trustme
 from dotenv import dotenv_values
-from nacl.public import PrivateKey, SealedBox
 
 from scripts.dsn import Dsn
 from scripts.secret import Secret
 from tests.database import ENV, ROOT, invoke, invoke_argv
+from tests.github import Environment, GitHub, Said, serving
 from tests.integration.test_passwords import processes
 
 pytestmark = pytest.mark.once  # no server takes part in it
@@ -354,85 +349,12 @@ def test_a_place_without_a_secret_is_refused() -> None:
 # The real gh, against a GitHub of our own.
 
 
-@dataclass
-class GitHub:
-    """The part of GitHub's API that keeps secrets; it can read them, as GitHub can."""
-
-    address: str = ""
-    env: dict[str, str] = field(default_factory=dict)
-    token: str = "a token of a test"
-    key: PrivateKey = field(default_factory=PrivateKey.generate)
-    secrets: dict[str, str] = field(default_factory=dict)  # by path
-    requests: list[str] = field(default_factory=list)
-    refuses: str = ""  # the method that is answered with 403
-
-    def answer(self, method: str, path: str, token: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        self.requests.append(f"{method} {path}")
-        if token != f"token {self.token}":
-            return 401, {"message": "Bad credentials"}
-        if method == self.refuses:
-            return 403, {"message": "Resource not accessible by personal access token"}
-        found = re.fullmatch(r"/api/v3(/repos/o/r/(?:actions|environments/prod)/secrets)(/[\w-]+)?(?:\?.*)?", path)
-        if found is None:
-            return 404, {"message": "Not Found"}
-        if method == "PUT":
-            sealed = base64.b64decode(json.loads(body)["encrypted_value"])
-            self.secrets[f"{found[1]}{found[2]}"] = SealedBox(self.key).decrypt(sealed).decode()
-            return 201, {}
-        if found[2] == "/public-key":
-            return 200, {"key_id": "1", "key": base64.b64encode(bytes(self.key.public_key)).decode()}
-        return 200, {"total_count": 0, "secrets": []}
-
-
 @pytest.fixture
 def github(tmp_path: Path) -> Iterator[GitHub]:
-    """A GitHub on this machine, and the environment in which gh speaks to it."""
-    if shutil.which("gh") is None:
-        if os.environ.get("REQUIRE_DOCKER") == "1":
-            pytest.fail("REQUIRE_DOCKER=1, and gh is not on PATH")
-        pytest.skip("needs gh, which is not on PATH")
-    made = GitHub()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            code, facts = made.answer(self.command, self.path, self.headers.get("Authorization", ""), body)
-            data = json.dumps(facts).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_PUT = answer  # noqa: N815  (the library's names)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        made.address = f"localhost:{server.server_port}"
-        made.env = {
-            "GH_HOST": made.address,
-            "GH_ENTERPRISE_TOKEN": made.token,
-            "GH_CONFIG_DIR": str(tmp_path / "gh"),
-            "SSL_CERT_FILE": str(tmp_path / "ca.pem"),
-            "GH_NO_UPDATE_NOTIFIER": "1",
-            "NO_PROXY": "localhost",
-        }
-        try:
-            yield made
-        finally:
-            server.shutdown()
-            thread.join()
+    """One that has the environment prod."""
+    with serving(tmp_path) as made:
+        made.environments["prod"] = Environment()
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -487,7 +409,7 @@ def test_no_argument_or_environment_of_gh_holds_the_dsn(github: GitHub) -> None:
     searched = threading.Event()
     answer = github.answer
 
-    def look(method: str, path: str, token: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    def look(method: str, path: str, token: str, body: bytes) -> Said:
         for kind in ("cmdline", "environ"):
             seen.update({f"{method} {pid} {kind}": data for pid, data in processes(kind).items()})
         searched.set()
