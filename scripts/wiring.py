@@ -180,7 +180,7 @@ def _github(wanted: Wanted, seen: Seen) -> Iterator[Step]:
     if there is None or not there.has_policies:
         action, why = ("change", "other branches may deploy") if there else ("make", "there is none")
         yield Step(action=action, kind="environment", name=wanted.environment, why=why)
-    policies = there.policies if there and there.has_policies else ()
+    policies = there.policies if there else ()
     ours = [policy for policy in policies if (policy.name, policy.kind) == (BRANCH, "branch")]
     if not ours:
         yield Step(action="make", kind="policy", name=BRANCH, why=f"{wanted.environment} is for this branch alone")
