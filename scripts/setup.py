@@ -293,10 +293,10 @@ class Setup:
                 lines += [f"  {entry.kind:<8}  {entry.name}: {self._reason(entry)}", f"            {entry.command(self.repo)}"]
             hints.append("put them into .env (see .env.example), or run the commands above")
         if commands := [(step, why, command) for step, why, command in self.left if command]:
-            lines.append(f"{len(commands)} of the steps couldn't be taken by this login; its owner's commands are:")
+            lines.append(f"{len(commands)} of the steps could not be taken; their commands are:")
             for step, why, command in commands:
-                lines += [f"  {step.kind} {step.name} {step.why}: {why}", f"    {command}"]
-            hints.append("let an owner of the resource group run the az commands above")
+                lines += [f"  {step.kind} {step.name} ({step.why}): {why}", f"    {command}"]
+            hints.append("let an owner of the resource group run the az commands above, when what they name is there")
         return Pending("\n".join(lines), f"{'; '.join(hints)}; then: {self.again}", facts)
 
 

@@ -344,3 +344,13 @@ def test_what_github_refuses_is_told_with_the_command_that_goes_on(team: Team) -
     assert "then: invoke github.setup --yes" in said
     team.github.refuses = ""
     assert team.done()["steps"][0]["kind"] == "environment", "what Azure has is not made again"
+
+
+def test_a_server_that_is_not_there_yet_is_left_with_the_command_for_later(team: Team) -> None:
+    document = team.done("--server-name", "to-come", code=3)
+    (command,) = document["left"]
+    assert command.endswith(f"--role {wiring.CONTRIBUTOR.id} --scope {GROUP}/providers/{PROVIDER}/flexibleServers/to-come")
+    assert "when what they name is there" in document["hint"]
+    assert len(team.roles) == 2
+    team.world.emulator.add_server("rg", "to-come")
+    assert [step["name"] for step in team.done("--server-name", "to-come")["steps"]] == ["Contributor"]
