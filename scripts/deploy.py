@@ -139,7 +139,7 @@ def run(
         assert there.latest is not None
         name = there.latest.name
     else:
-        suffix = _suffix(f"{now():%Y%m%d-%H%M%S}", wanted.tree)
+        suffix = f"{now():%Y%m%d-%H%M%S}-{_digest(wanted.tree)}"
         name = f"{app.name}--{suffix}"
         _apply(client, app, wanted.tree, plan, suffix, there, console, sleep, again)
     if there is None or not there.serves(name):
@@ -174,21 +174,20 @@ def decide(tree: Mapping[str, Any], there: There | None, *, prune: bool = False,
     return Plan(action=action, reason=reason, changes=found, kept=kept, dropped=dropped)
 
 
-def _suffix(moment: str, tree: Mapping[str, Any]) -> str:
-    """Names a revision by when it was made, and for which secrets, in 16 bits that tell nothing of them.
-
-    So a deployment that was cut off when Azure had the new secrets, and no new revision yet, is gone on with.
+def _digest(tree: Mapping[str, Any]) -> str:
+    """What a revision's name tells of the secrets that it is made for, by which a deployment that was cut off between the two
+    is gone on with: 16 bits, the same each time. Any more would let whoever sees the names try passwords out.
     """
     listed = sorted(
         (secret["name"], secret.get("value") or secret.get("keyVaultUrl")) for secret in containerapp.secrets_of(tree)
     )
-    return f"{moment}-{hashlib.blake2s(json.dumps([moment, listed]).encode(), digest_size=2).hexdigest()}"
+    return hashlib.blake2s(json.dumps(listed).encode(), digest_size=2).hexdigest()
 
 
 def _has_secrets(revision: Revision, tree: Mapping[str, Any]) -> bool:
     """Whether a revision was made for these secrets; of one that somebody else has named, nobody knows."""
-    suffix = revision.name.rpartition("--")[2]
-    return re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", suffix) is None or suffix == _suffix(suffix[:15], tree)
+    ours = re.fullmatch(r"\d{8}-\d{6}-([0-9a-f]{4})", revision.name.rpartition("--")[2])
+    return ours is None or ours[1] == _digest(tree)
 
 
 def _observe(client: Az, app: App, console: Console) -> There | None:

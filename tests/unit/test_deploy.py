@@ -189,6 +189,7 @@ class Deployment:
     clock: Clock = field(default_factory=Clock)
     out: io.StringIO = field(default_factory=io.StringIO)
     err: io.StringIO = field(default_factory=io.StringIO)
+    moment: datetime = datetime(2026, 11, 25, 1, 2, 3, tzinfo=UTC)
 
     def run(self, tree: Json | None = None, *, as_json: bool = False, **more: Any) -> Deployment:
         console = Console(as_json=as_json, out=self.out, err=self.err)
@@ -202,7 +203,7 @@ class Deployment:
                 manifest,
                 client,
                 console,
-                now=lambda: datetime(2026, 11, 25, 1, 2, 3, tzinfo=UTC),
+                now=lambda: self.moment,
                 clock=self.clock.now,
                 sleep=self.clock.sleep,
                 again="invoke deploy --app api",
@@ -609,3 +610,17 @@ def test_a_newest_revision_that_was_started_with_other_secrets_is_replaced(deplo
     done = deployment(cloud).run()
     assert f"{cloud.revisions[1].name} was started with other secrets" in done.said
     assert len(cloud.revisions) == 3
+
+
+def test_the_names_of_all_revisions_tell_the_same_16_bits_of_a_secret(deployment: Make) -> None:
+    """Names can be seen by many: 16 bits more with each would soon be enough to find a password out by trying."""
+    cloud = Cloud()
+    for day in (1, 2, 3):
+        made = deployment(cloud)
+        made.moment = datetime(2026, 11, day, tzinfo=UTC)
+        made.run(new_revision=True)
+    deployment(cloud).run(wanted(DSN.replace("s3cr", "s3cr2")))
+    *same, other = [item.name.rpartition("-")[2] for item in cloud.revisions]
+    assert len(same) == 3
+    assert len(set(same)) == 1
+    assert other != same[0]
