@@ -167,6 +167,8 @@ def decide(tree: Mapping[str, Any], there: There | None, *, prune: bool = False,
         action, reason = "update", f"{latest.name} was started with other secrets"
     elif new_revision:
         action, reason = "update", "a new revision is asked for"
+    elif there.tree["properties"].get("provisioningState") in ("Failed", "Canceled"):
+        action, reason = "update", "the last change of it failed, and what stands need not be what runs"
     elif latest is None or latest.has_failed:
         action, reason = "update", f"the newest revision isn't healthy ({latest or 'there is none'})"
     else:

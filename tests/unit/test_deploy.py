@@ -295,6 +295,14 @@ def test_a_newest_revision_that_failed_is_replaced(newest: Revision, is_tried_ag
     assert plan.reason == (f"the newest revision isn't healthy ({newest})" if is_tried_again else "it is as the template says")
 
 
+@pytest.mark.parametrize("state", ["Failed", "Canceled"])
+def test_an_app_whose_last_change_failed_is_changed_again(state: str) -> None:
+    """Azure may show what was asked for, although no revision came of it."""
+    known = there()
+    known.tree["properties"]["provisioningState"] = state
+    assert deploy.decide(wanted(), known).action == "update"
+
+
 def test_an_app_without_a_revision_gets_one() -> None:
     known = replace(there(), revisions=[])
     assert (known.latest, known.ready) == (None, None)
