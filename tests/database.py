@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from scripts.embedded import Embedded
 from scripts.errors import OpsError
 from scripts.secret import Secret
 from scripts.settings import MIGRATIONS, Sources
+from tests import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 # The first server has every psql; each of the others the one that comes with it, so that each version of psql is used.
@@ -102,9 +104,21 @@ def invoke(
     *words: str, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
     """`invoke WORDS` as a user would run it, with its output as text."""
-    return subprocess.run(
-        invoke_argv(*words), env={**ENV, **(env or {})}, input=stdin, capture_output=True, text=True, cwd=cwd, check=False
-    )
+    return run_invoke(invoke_argv(*words), env={**ENV, **(env or {})}, stdin=stdin, cwd=cwd)
+
+
+def run_invoke(
+    argv: Sequence[str], *, env: Mapping[str, str], stdin: str, cwd: Path = ROOT, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Warm, unless it has to begin in another way than this process's other commands."""
+    if warm.POSSIBLE and warm.at_start(env) == warm.at_start(ENV):
+        return _warm().run(argv, env=env, stdin=stdin, cwd=cwd, timeout=timeout)
+    return subprocess.run(argv, env=env, input=stdin, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False)
+
+
+@functools.cache
+def _warm() -> warm.Warm:
+    return warm.Warm(ENV)
 
 
 def invoke_argv(*words: str) -> list[str]:
