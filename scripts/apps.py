@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts import shell
 from scripts.az import Az, Question
 
 _WAITING = 1800.0  # seconds for az to see an update through
@@ -39,7 +40,6 @@ class Revision:
     """
 
     name: str
-    is_active: bool
     provisioning: str
     running: str
     health: str
@@ -91,8 +91,16 @@ def assign(az: Az, app: App, identities: list[str]) -> None:
 
 def go_back(app: App, revision: str) -> str:
     """The command that makes a new revision like a former one."""
-    words = f"--name {app.name} --resource-group {app.group} --subscription {app.subscription}"
-    return f"az containerapp revision copy {words} --from-revision {revision}"
+    return f"az containerapp revision copy {_typed(app)} --from-revision {revision}"
+
+
+def logs(app: App, revision: str) -> str:
+    """The command that shows why a revision doesn't come to run."""
+    return f"az containerapp logs show {_typed(app)} --revision {revision} --type system"
+
+
+def _typed(app: App) -> str:
+    return " ".join(map(shell.quoted, app.words))
 
 
 def _revisions(out: str) -> list[Revision]:
@@ -103,7 +111,6 @@ def _revision(facts: Mapping[str, Any]) -> Revision:
     properties = facts["properties"]
     return Revision(
         name=facts["name"],
-        is_active=bool(properties.get("active")),
         provisioning=properties.get("provisioningState") or "",
         running=properties.get("runningState") or "",
         health=(properties.get("healthState") or "").removesuffix("None"),

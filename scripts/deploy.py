@@ -291,7 +291,7 @@ def _not_ready(app: App, name: str, revision: Revision | None, before: There | N
     state = f"{revision}" if revision else "it hasn't appeared"
     message = f"the revision {name} isn't ready: {one_line(state)}"
     good = before.ready if before else None
-    logs = f"az containerapp logs show --name {app.name} --resource-group {app.group} --revision {name} --type system"
+    logs = apps.logs(app, name)
     if good is None or good.name == name:
         return OpsError(f"{message}\nthere is no former one to go back to", f"{logs}; then: {again}")
     return OpsError(

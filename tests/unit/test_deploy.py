@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts import deploy, render
-from scripts.apps import App, Revision
+from scripts import deploy, render, shell
+from scripts.apps import App, Revision, go_back, logs
 from scripts.az import Az
 from scripts.console import Console
 from scripts.deploy import There
@@ -66,7 +66,7 @@ def wanted(dsn: str = DSN, **more: Any) -> Json:
 
 
 def revision(name: str, provisioning: str = "Provisioned", running: str = "Running", health: str = "Healthy") -> Revision:
-    return Revision(name=name, is_active=True, provisioning=provisioning, running=running, health=health, error="")
+    return Revision(name=name, provisioning=provisioning, running=running, health=health, error="")
 
 
 @dataclass
@@ -171,7 +171,7 @@ class Cloud:
 
 def revision_json(item: Revision) -> Json:
     properties = {
-        "active": item.is_active,
+        "active": True,
         "provisioningState": item.provisioning,
         "runningState": item.running,
         "healthState": item.health or "None",
@@ -532,7 +532,9 @@ def test_a_failed_revision_ends_the_wait_with_the_way_back(deployment: Make) -> 
         "the last good one is api--old"
     )
     back = f"az containerapp revision copy --name api --resource-group rg --subscription {SUBSCRIPTION} --from-revision api--old"
-    why = f"az containerapp logs show --name api --resource-group rg --revision {name} --type system"
+    why = (
+        f"az containerapp logs show --name api --resource-group rg --subscription {SUBSCRIPTION} --revision {name} --type system"
+    )
     assert error.hint == f"{back}; why: {why}"
     assert error.facts == {"last_good": "api--old"}
     assert waiting.clock.pauses == [3.0]
@@ -632,3 +634,10 @@ def test_the_names_of_all_revisions_tell_the_same_16_bits_of_a_secret(deployment
     assert len(same) == 3
     assert len(set(same)) == 1
     assert other != same[0]
+
+
+def test_the_commands_to_run_next_are_as_a_shell_takes_them() -> None:
+    app = replace(APP, group="team(west)")
+    back = f"az containerapp revision copy --name api --resource-group {shell.quoted('team(west)')} --subscription {SUBSCRIPTION}"
+    assert go_back(app, "api--1") == f"{back} --from-revision api--1"
+    assert f" --resource-group {shell.quoted('team(west)')} " in logs(app, "api--1")
