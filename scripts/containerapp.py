@@ -55,7 +55,7 @@ def lint(tree: Any) -> list[Problem]:
     tree = copy.deepcopy(tree)
     problems, has_shape = _by_schema(tree)
     if has_shape:
-        problems += [*_app(tree), *_secrets(tree), *_containers(tree), *_dsns(tree)]
+        problems += [*_app(tree), *_secrets(tree), *_containers(tree), *_dsns(tree), *_altered(tree)]
     return list(dict.fromkeys(problems))
 
 
@@ -189,6 +189,24 @@ def _identities(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str]]:
     elif isinstance(tree, list):
         for number, inner in enumerate(tree):
             yield from _identities(inner, (*path, number))
+
+
+def _altered(tree: Any, path: Path_ = ()) -> Iterator[Problem]:
+    """What az would send otherwise than it stands there. Measured with azure-cli 2.91.0; tags are sent as they are."""
+    if isinstance(tree, Mapping):
+        if not tree and path[-2:-1] != ("userAssignedIdentities",):
+            yield Problem(path, "this mapping is empty, and az would drop it without a word: leave it away")
+        for key, inner in tree.items():
+            if path[-1:] == ("metadata",) and "_" in key:
+                yield Problem(
+                    (*path, key), f"az would take the _ out of {key} without a word, and begin the next word with a capital"
+                )
+            yield from _altered(inner, (*path, key))
+    elif isinstance(tree, list):
+        for number, inner in enumerate(tree):
+            if inner == "":
+                yield Problem((*path, number), "this text is empty, and az would drop it without a word")
+            yield from _altered(inner, (*path, number))
 
 
 def _repeated(tree: Any, path: Path_ = ()) -> Iterator[Problem]:

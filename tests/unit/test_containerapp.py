@@ -341,6 +341,27 @@ RULES: list[tuple[str, Callable[[Json], object], list[str]]] = [
         ),
         [f"{C}.secrets[0].value: the DSN of the secret dsn"],
     ),
+    # What az would send otherwise than it stands there.
+    (
+        "an empty argument",
+        lambda app: container(app).update(args=["--path", "", "--x"]),
+        [f"{API}.args[1]: this text is empty, and az would drop it without a word"],
+    ),
+    (
+        "an empty mapping",
+        lambda app: template(app)["scale"]["rules"][0]["http"].update(metadata={}),
+        [f"{T}.scale.rules[0].http.metadata: this mapping is empty, and az would drop it without a word"],
+    ),
+    (
+        "a key of somebody's with a _",
+        lambda app: template(app)["scale"]["rules"][0]["http"]["metadata"].update(my_key="1"),
+        [f"{T}.scale.rules[0].http.metadata.my_key: az would take the _ out of my_key without a word"],
+    ),
+    (
+        "a domain whose certificate an update would let go",
+        lambda app: configuration(app)["ingress"].update(customDomains=[{"name": "api.example.com"}]),
+        [f"{C}.ingress.customDomains[0]: bindingType is missing"],
+    ),
 ]
 
 
@@ -413,6 +434,7 @@ ALLOWED: list[tuple[str, Callable[[Json], object]]] = [
             secrets=[{"name": "dsn", "keyVaultUrl": "https://v.vault.azure.cn/secrets/A", "identity": IDENTITY}]
         ),
     ),
+    ("a tag with a _", lambda app: app.update(tags={"cost_center": "7"})),
 ]
 
 
