@@ -148,6 +148,7 @@ ONCE = {
     "no pull requests in CI": (CI, r"^  pull_request:\n", ""),
     "some pull requests in CI": (CI, r"^  pull_request:\n", r"\g<0>    paths: [scripts/**]\n"),
     "no pushes in CI": (CI, r"^  push:\n    branches: \[main\]\n", ""),
+    "commits of main that make way while they wait": (CI, r"  group: .*$", "  group: ci-${{ github.ref }}"),
     "commits of main that make way": (CI, r"cancel-in-progress: .*$", "cancel-in-progress: true"),
     "a required check that is skipped": (CI, r"^    if: always\(\)\n", ""),
     "a required check when all is well": (CI, r"if: always\(\)", "if: success()"),

@@ -323,7 +323,10 @@ def continuous_integration(all_of_them: Workflows) -> Iterator[str]:
         yield "ci.yml: a push to main and every pull request start it"
     if set(workflow) - {"name", "on", "permissions", "concurrency", "jobs"}:
         yield "ci.yml: nothing that every step would be told"
-    if workflow.get("concurrency", {}).get("cancel-in-progress") != "${{ github.event_name == 'pull_request' }}":
+    # A run that waits for its group is cancelled by the next one, whatever cancel-in-progress says:
+    # https://docs.github.com/actions/how-tos/write-workflows/choose-when-workflows-run/control-workflow-concurrency
+    group = "ci-${{ github.event_name == 'pull_request' && github.ref || github.sha }}"
+    if workflow.get("concurrency") != {"group": group, "cancel-in-progress": "${{ github.event_name == 'pull_request' }}"}:
         yield "ci.yml: only runs of pull requests make way for the next one"
     required = jobs.get("required", {})
     if sorted(required.get("needs", [])) != sorted(set(jobs) - {"required"}):
