@@ -89,6 +89,14 @@ def assign(az: Az, app: App, identities: list[str]) -> None:
     az.do(*words, "--output", "none", timeout=_WAITING)
 
 
+def by_flags(app: App, tree: Mapping[str, Any], identities: list[str]) -> str:
+    """The command that makes an app with identities, and with Azure's example image in the container of the template."""
+    properties = tree["properties"]
+    container = properties["template"]["containers"][0]["name"]
+    words = ("--environment", properties["environmentId"], "--container-name", container, "--user-assigned", *identities)
+    return f"az containerapp create {_typed(app)} {' '.join(map(shell.quoted, (*words, '--output', 'none')))}"
+
+
 def go_back(app: App, revision: str) -> str:
     """The command that makes a new revision like a former one."""
     return f"az containerapp revision copy {_typed(app)} --from-revision {revision}"

@@ -23,7 +23,7 @@ from scripts.apps import App, Revision
 from scripts.az import Az, AzError
 from scripts.changes import Change, Extra
 from scripts.console import Console, one_line
-from scripts.errors import OpsError
+from scripts.errors import OpsError, UsageError
 from scripts.failures import Way
 from scripts.manifest import Manifest
 
@@ -120,6 +120,8 @@ def run(
 ) -> None:
     """Deploys the app and waits until its new revision is ready, `deadline` seconds at most. Raises OpsError."""
     there = _observe(client, app, console)
+    if there is None:
+        _refuse_identities(app, wanted.tree, again)
     plan = decide(wanted.tree, there, prune=prune, new_revision=new_revision)
     _show(app, plan, console)
     facts: dict[str, Any] = {
@@ -190,6 +192,16 @@ def _has_secrets(revision: Revision, tree: Mapping[str, Any]) -> bool:
     """Whether a revision was made for these secrets; of one that somebody else has named, nobody knows."""
     ours = re.fullmatch(r"\d{8}-\d{6}-([0-9a-f]{4})", revision.name.rpartition("--")[2])
     return ours is None or ours[1] == _digest(tree)
+
+
+def _refuse_identities(app: App, tree: Mapping[str, Any], again: str) -> None:
+    """Measured with azure-cli 2.91.0: `create --yaml` makes apiPuller of api_puller in the key that an identity's id is."""
+    altered = [identity for identity in changes.new_identities(tree, {}) if "_" in identity]
+    if altered:
+        raise UsageError(
+            f"az would spell an identity with a _ in its id otherwise, when it makes an app of a file: {', '.join(altered)}",
+            f"{apps.by_flags(app, tree, altered)}; then: {again}",
+        )
 
 
 def _observe(client: Az, app: App, console: Console) -> There | None:

@@ -242,3 +242,19 @@ def test_another_identity_for_an_app_that_stands(team: World) -> None:
     assert {"place": f"identity.userAssignedIdentities.{other}", "before": None, "after": "new"} in changed["changes"]
     assert {name.lower() for name in only(team).document["identity"]["userAssignedIdentities"]} >= {other.lower()}
     assert deployed(team, CONTAINER_APP_IDENTITY=other)["action"] == "keep"
+
+
+def test_an_identity_whose_id_az_would_alter(team: World) -> None:
+    team.env |= {"CONTAINER_APP_NAME": "serving", "CONTAINER_APP_IDENTITY": team.emulator.add_identity("api_puller")}
+    result = team.invoke("deploy")
+    failed(result, 2, "az would spell an identity with a _ in its id otherwise", "api_puller", "next:  az containerapp create")
+    assert writes(team.emulator) == []
+    command = result.stderr.partition("next:  ")[2].partition("; then:")[0]
+    made = team.run(*shlex.split(command))
+    assert made.returncode == 0, made.stderr
+    team.forget_calls()
+    done = deployed(team)
+    assert (done["action"], done["kept"]) == ("update", [])
+    (identity,) = only(team).document["identity"]["userAssignedIdentities"]
+    assert identity.endswith("/api_puller")
+    assert deployed(team)["action"] == "keep"
