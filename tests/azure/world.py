@@ -81,9 +81,8 @@ class World:
 
     def invoke(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """`invoke WORDS`, to its end."""
-        process = self.start(*words, env=env)
-        out, err = process.communicate(stdin, timeout=240)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        argv = databases.invoke_argv(*words)
+        return databases.run_invoke(argv, env={**self.env, **(env or {})}, stdin=stdin, timeout=240)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command that a message said to run."""
