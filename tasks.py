@@ -80,7 +80,7 @@ FLAGS = {
     "ready_deadline": "Seconds until the database has to answer, or a new revision to be ready (360).",
     "repo": "The GitHub repository, OWNER/NAME (the one of this folder).",
     "reset_admin_password": "Give the administrator of an existing server a new password.",
-    "resource_group": "The resource group (the server's name and -rg).",
+    "resource_group": "The resource group (of a server: its name and -rg).",
     "resume": "Run a no-transaction file that was cut off again, from its beginning.",
     "revoke_extra": "Take away what the roles have beyond the design.",
     "secret_name": "The secret of the Key Vault (POSTGRES-DSN).",

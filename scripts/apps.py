@@ -7,7 +7,7 @@ print what came about, so nothing is asked to be printed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,32 @@ def assign(az: Az, app: App, identities: list[str]) -> None:
     az.do(*words, "--output", "none", timeout=_WAITING)
 
 
+def refer_to_vault(az: Az, app: App, secrets: Sequence[Mapping[str, str]]) -> None:
+    """Has secrets of an app be read in a Key Vault. Their addresses are no secrets."""
+    words = [f"{one['name']}=keyvaultref:{one['keyVaultUrl']},identityref:{one['identity']}" for one in secrets]
+    az.do("containerapp", "secret", "set", *app.words, "--secrets", *words, "--output", "none", timeout=_WAITING)
+
+
+def environment(resource: str) -> Question[bool]:
+    """Whether there is an environment of this id (nothing: there isn't)."""
+    subscription, group, name = _parts(resource)
+    words = ("containerapp", "env", "show", "--name", name, "--resource-group", group, "--subscription", subscription)
+    return Question((*words, "--output", "none"), lambda out: True)
+
+
+def identity(resource: str) -> Question[bool]:
+    """Whether there is an identity of this id (nothing: there isn't)."""
+    subscription, group, name = _parts(resource)
+    words = ("identity", "show", "--name", name, "--resource-group", group, "--subscription", subscription)
+    return Question((*words, "--output", "none"), lambda out: True)
+
+
+def group(app: App) -> Question[bool]:
+    """Whether the app's resource group is there (nothing: it isn't)."""
+    words = ("group", "show", "--name", app.group, "--subscription", app.subscription)
+    return Question((*words, "--output", "none"), lambda out: True)
+
+
 def by_flags(app: App, tree: Mapping[str, Any], identities: list[str]) -> str:
     """The command that makes an app with identities, and with Azure's example image in the container of the template."""
     properties = tree["properties"]
@@ -109,6 +135,12 @@ def logs(app: App, revision: str) -> str:
 
 def _typed(app: App) -> str:
     return " ".join(map(shell.quoted, app.words))
+
+
+def _parts(resource: str) -> tuple[str, str, str]:
+    """The subscription, the group and the name of a resource by its id, which the lint has seen."""
+    _, _, subscription, _, group, *_, name = resource.split("/")
+    return subscription, group, name
 
 
 def _revisions(out: str) -> list[Revision]:

@@ -34,16 +34,21 @@ _CASELESS = {
 _UNSHOWN = {"value", "args", "command", "metadata"}
 
 
+# Where the words are the team's own.
+_OTHERS = {"env", "metadata", "tags", "args", "command"}
+
+
 @dataclass(frozen=True)
 class Change:
-    """One difference; `before` and `after` are None where there is nothing, or nothing that is to be shown."""
+    """One difference; `before` and `after` are None where there is nothing, and where `is_hidden` says so, not shown."""
 
     place: str
     before: Any
     after: Any
+    is_hidden: bool = False
 
     def __str__(self) -> str:
-        if self.before is None and self.after is None:
+        if self.is_hidden:
             return self.place
         return f"{self.place}: {_shown(self.before)} -> {_shown(self.after)}"
 
@@ -64,6 +69,8 @@ def differences(wanted: Any, there: Any, place: Place = ()) -> Iterator[Change]:
     if isinstance(wanted, Mapping):
         if there is None and not wanted:
             yield Change(spelled(place), None, "new")
+        if wanted.get("value") == "" and _value(there, "secretRef"):  # an empty value isn't shown
+            yield Change(spelled((*place, "secretRef")), _value(there, "secretRef"), None)
         for key, inner in wanted.items():
             if place == ("properties", "configuration") and key == "secrets":
                 names = [secret["name"] for secret in _list(there, "secrets")]
@@ -82,15 +89,17 @@ def differences(wanted: Any, there: Any, place: Place = ()) -> Iterator[Change]:
         for number, (one, other) in enumerate(zip(wanted, there, strict=True)):
             yield from differences(one, other, (*place, number))
     elif not _equal(wanted, there, place):
-        hidden = not _UNSHOWN.isdisjoint(place)
-        yield Change(spelled(place), None if hidden else _present(there), None if hidden else wanted)
+        if _UNSHOWN.isdisjoint(place):
+            yield Change(spelled(place), _present(there), wanted)
+        else:
+            yield Change(spelled(place), None, None, is_hidden=True)
 
 
 def secret_changes(wanted: Mapping[str, Any], there: list[dict[str, Any]]) -> list[Change]:
     """The secrets whose value, address or identity is another one now. `there` holds the values."""
     known = {secret["name"]: secret for secret in there}
     return [
-        Change(f"secret {secret['name']}", None, None)
+        Change(f"secret {secret['name']}", None, None, is_hidden=True)
         for secret in secrets_of(wanted)
         if secret["name"] in known
         and any(secret.get(key) != (known[secret["name"]].get(key) or None) for key in ("value", "keyVaultUrl", "identity"))
@@ -176,7 +185,8 @@ def _equal(wanted: Any, there: Any, place: Place) -> bool:
     if isinstance(wanted, str) and isinstance(there, str):
         if place and place[-1] == "memory":
             return _gibi(wanted) == _gibi(there)
-        caseless = wanted.startswith("/subscriptions/") or (bool(place) and place[-1] in _CASELESS)
+        is_azures = _OTHERS.isdisjoint(place)
+        caseless = is_azures and (wanted.startswith("/subscriptions/") or (bool(place) and place[-1] in _CASELESS))
         return _bare(wanted) == _bare(there) if caseless else wanted == there
     return bool(_present(wanted) == _present(there))
 

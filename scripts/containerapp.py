@@ -37,6 +37,7 @@ _PLAIN_TYPES = {
     "array": "a list",
     "object": "a mapping",
 }
+_SHAPELY = ("enum", "minimum", "maximum", "maxProperties")  # what is wrong with a value, and not with the shape
 # The key by which Azure and people tell the items of a list apart.
 KEYS = ("name", "server", "type", "mountPath", "identity", "serviceId")
 
@@ -115,15 +116,22 @@ def _by_schema(tree: Any) -> tuple[list[Problem], bool]:
             has_shape = False
             problems.append(Problem(path, f"{_PLAIN_TYPES[error.validator_value]} is meant, and {_kind(error.instance)}"))
         elif error.validator == "enum":
-            guess = _guess(error.instance, error.validator_value)
+            known = error.validator_value
+            guess = _guess(error.instance, known) if len(known) > 1 else None
             meant = f": did you mean {guess}?" if guess else ""
-            problems.append(Problem(path, f"one of {', '.join(error.validator_value)} is meant{meant}"))
+            problems.append(Problem(path, f"{'one of ' if len(known) > 1 else ''}{', '.join(known)} is meant{meant}"))
         elif error.validator in ("minimum", "maximum"):
             least = "at least" if error.validator == "minimum" else "at most"
             problems.append(Problem(path, f"{least} {error.validator_value} is meant"))
         else:  # maxProperties, of an identity
             problems.append(Problem(path, "{} is meant"))
-    return problems, has_shape and not list(validator.iter_errors(tree))
+    left = list(validator.iter_errors(tree))
+    return problems, has_shape and all(error.validator in _SHAPELY and not _is_odd(error) for error in left)
+
+
+def _is_odd(error: Any) -> bool:
+    """Whether one of some words is meant, and what stands there is no word at all."""
+    return error.validator == "enum" and not isinstance(error.instance, str)
 
 
 def _kind(value: Any) -> str:
@@ -248,9 +256,9 @@ def _secrets(tree: Mapping[str, Any]) -> Iterator[Problem]:
         if not _SECRET_NAME.fullmatch(secret["name"]):
             yield Problem((*path, "name"), "a secret's name has a-z, 0-9, - and ., and none of the last two at its ends")
         if f"{tree['name']}-" in secret["name"]:
-            # Measured with azure-cli 2.91.0: it takes every `APP-` out of the secretRefs of the revision that it copies.
+            # Measured with azure-cli 2.91.0: `revision copy` takes every `APP-` out of the secretRefs.
             yield Problem(
-                (*path, "name"), f"`az containerapp revision copy`, the way back, drops {tree['name']}- from it: rename it"
+                (*path, "name"), f"rename it without {tree['name']}-, which az cuts out when it goes back to a revision"
             )
         if secret["name"] not in used and not whole_volume:
             yield Problem(path, f"nothing refers to the secret {secret['name']}")
@@ -307,6 +315,8 @@ def _dsns(tree: Mapping[str, Any]) -> Iterator[Problem]:
     for number, secret in enumerate(secrets_of(tree)):
         value, path = secret.get("value"), ("properties", "configuration", "secrets", number, "value")
         if value and (secret["name"] in named or _DSN.match(value)):
+            if value != value.strip():
+                yield Problem(path, f"the DSN of the secret {secret['name']} begins or ends with a blank or a line break")
             try:
                 dsn = dsns.parse(value, f"the secret {secret['name']}")
             except UsageError as error:

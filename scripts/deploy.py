@@ -122,6 +122,7 @@ def run(
     there = _observe(client, app, console)
     if there is None:
         _refuse_identities(app, wanted.tree, again)
+        _look_for_the_rest(client, app, wanted.tree, again)
     plan = decide(wanted.tree, there, prune=prune, new_revision=new_revision)
     _show(app, plan, console)
     facts: dict[str, Any] = {
@@ -158,7 +159,8 @@ def run(
 def decide(tree: Mapping[str, Any], there: There | None, *, prune: bool = False, new_revision: bool = False) -> Plan:
     """What is to be done. Pure."""
     if there is None:
-        return Plan(action="create", reason="there is no such app", changes=[], kept=[], dropped=[])
+        new = list(changes.differences(tree, {}))
+        return Plan(action="create", reason="there is no such app", changes=new, kept=[], dropped=[])
     extras = list(changes.extras(tree, there.tree))
     found = [*changes.differences(tree, there.tree), *changes.secret_changes(tree, there.secrets)]
     kept, dropped = ([], extras) if prune else (extras, [])
@@ -174,7 +176,8 @@ def decide(tree: Mapping[str, Any], there: There | None, *, prune: bool = False,
     elif latest is None or latest.has_failed:
         action, reason = "update", f"the newest revision isn't healthy ({latest or 'there is none'})"
     else:
-        action, reason = "keep", "it is as the template says"
+        still = "" if there.serves(latest.name) else f"; {latest.name} isn't ready yet ({latest})"
+        action, reason = "keep", f"it is as the template says{still}"
     return Plan(action=action, reason=reason, changes=found, kept=kept, dropped=dropped)
 
 
@@ -201,6 +204,19 @@ def _refuse_identities(app: App, tree: Mapping[str, Any], again: str) -> None:
         raise UsageError(
             f"az would spell an identity with a _ in its id otherwise, when it makes an app of a file: {', '.join(altered)}",
             f"{apps.by_flags(app, tree, altered)}; then: {again}",
+        )
+
+
+def _look_for_the_rest(client: Az, app: App, tree: Mapping[str, Any], again: str) -> None:
+    """Sees to it that what a new app rests on is there; az's own messages don't say what is to be done. Raises OpsError."""
+    environment = tree["properties"]["environmentId"]
+    identities = changes.new_identities(tree, {})
+    answers = client.ask(apps.group(app), apps.environment(environment), *map(apps.identity, identities))
+    names = [f"the resource group {app.group}", f"the environment {environment}", *(f"the identity {one}" for one in identities)]
+    missing = [name for name, is_there in zip(names, answers, strict=True) if is_there is None]
+    if missing:
+        raise OpsError(
+            "for a new app, this isn't there:\n" + "\n".join(f"  {name}" for name in missing), f"make it, then: {again}"
         )
 
 
@@ -243,6 +259,7 @@ def _apply(
 
     whole = changes.merged(tree, plan.kept)
     whole["properties"]["template"]["revisionSuffix"] = suffix
+    in_vault = [] if before is None else _by_reference_alone(whole, plan)
     with tempfile.TemporaryDirectory(prefix=f"{PRODUCT}-deploy-") as folder:  # entered by its owner alone
         path = Path(folder) / f"{app.name}.yaml"
         # In ASCII, as az reads it in whatever encoding the system has.
@@ -255,14 +272,35 @@ def _apply(
                         return apps.create(client, app, path)
                     if new:
                         apps.assign(client, app, new)
+                    if in_vault:
+                        apps.refer_to_vault(client, app, in_vault)
                     return apps.update(client, app, path)
                 except AzError as error:
                     if error.failure.way is not Way.AGAIN or not left:
                         hint = again if error.failure.way is Way.AGAIN else error.hint or again
-                        stands = f"\n{before.ready.name} still serves" if before and before.ready else ""
-                        raise OpsError(f"{error.message}{stands}", hint, error.facts) from None
+                        good = before.ready if before else None
+                        if good is None:
+                            raise OpsError(error.message, hint, error.facts) from None
+                        back = f"{good.name} still serves; to make it the newest again: {apps.go_back(app, good.name)}"
+                        raise OpsError(f"{error.message}\n{back}", hint, {**error.facts, "last_good": good.name}) from None
                 sleep(_WAIT)
     return None
+
+
+def _by_reference_alone(whole: dict[str, Any], plan: Plan) -> list[dict[str, Any]]:
+    """The secrets in a Key Vault that have to be set; takes all secrets out of what is sent, where no other one changes.
+
+    `update --yaml` ends with a KeyError where Azure doesn't tell the value of one in a Key Vault (azure-cli 2.91.0); a list that
+    isn't sent stays as it is.
+    """
+    changed = {change.place.removeprefix("secret ") for change in plan.changes if change.place.startswith("secret ")}
+    listed = containerapp.secrets_of(whole)
+    in_vault = [secret for secret in listed if secret["name"] in changed and "keyVaultUrl" in secret]
+    dropped = any(extra.place == ("properties", "configuration", "secrets") for extra in plan.dropped)
+    if dropped or len(in_vault) < len(changed) or not listed:
+        return []
+    del whole["properties"]["configuration"]["secrets"]
+    return in_vault
 
 
 def _until_ready(
@@ -306,6 +344,5 @@ def _not_ready(app: App, name: str, revision: Revision | None, before: There | N
     logs = apps.logs(app, name)
     if good is None or good.name == name:
         return OpsError(f"{message}\nthere is no former one to go back to", f"{logs}; then: {again}")
-    return OpsError(
-        f"{message}\nthe last good one is {good.name}", f"{apps.go_back(app, good.name)}; why: {logs}", {"last_good": good.name}
-    )
+    message += f"\nwhy: {logs}\nthe last good one is {good.name}, which still serves"
+    return OpsError(message, apps.go_back(app, good.name), {"last_good": good.name})

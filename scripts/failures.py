@@ -145,7 +145,7 @@ _TABLE: tuple[tuple[str, Way, tuple[str, ...], str, str], ...] = (
     (
         "image",
         Way.STOP,
-        (r"UNAUTHORIZED: authentication required", r"MANIFEST_UNKNOWN", r"DENIED: ", r"NAME_UNKNOWN"),
+        (r"\bUNAUTHORIZED: authentication required", r"\bMANIFEST_UNKNOWN\b", r"\bDENIED: requested access", r"\bNAME_UNKNOWN\b"),
         "the image can't be pulled",
         "see that it is in the registry, and give the Container App's identity the role AcrPull there",
     ),

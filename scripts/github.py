@@ -76,7 +76,7 @@ def check(found: Sources, console: Console) -> None:
         listed = "\n".join(f"  {entry.kind:<8}  {entry.name}: {entry.what}" for entry in missing)
         kinds = list(dict.fromkeys(entry.kind for entry in missing))
         raise UsageError(
-            f"the deployment needs {len(missing)} more of the environment {ENVIRONMENT}:\n{listed}",
+            f"{len(missing)} of what the deployment needs isn't set (in the environment of this process, or .env):\n{listed}",
             "; ".join(f"gh {kind} set NAME --env {ENVIRONMENT}" for kind in kinds),
             {"missing": [entry.name for entry in missing]},
         )

@@ -59,7 +59,7 @@ def from_key_vault(flags: Mapping[str, Any], found: Sources) -> bool:
     """Whether the secrets stand in a Key Vault: --from-key-vault, or POSTGRES_FROM_KEY_VAULT."""
     from scripts.request import Reader
 
-    reader = Reader(flags, found, task="deploy")
+    reader = Reader(flags, found, task="render" if "out" in flags else "deploy")
     chosen = reader.switch("from_key_vault")
     reader.finish()
     return chosen
@@ -78,18 +78,28 @@ def build(template: Template, found: Sources, console: Console, *, dummies: bool
         raise UsageError(
             f"{template.name} is no YAML that az takes: {error.problem}"
         ) from None  # the error itself shows the text
-    problems = sorted((template.line_of(path), containerapp.spelled(path), text) for path, text in containerapp.lint(tree))
+    problems = [
+        (template.line_of(path), containerapp.spelled(path), text)
+        for path, text in containerapp.lint(tree)
+        if template.variables_at(path).isdisjoint(missing)  # of a dummy's value, nothing can be said
+    ]
+    literal = "a secret's value stands in the template: a ${VARIABLE} is meant"
+    problems += [(line, "secrets", literal) for line in template.literal_secrets]
     if problems:
-        listed = "\n".join(f"  {template.name}:{line}: {place}: {text}" for line, place, text in problems)
+        problems.sort()
+        listed = "\n".join(f"  {template.name}:{line}: {f'{place}: ' if place else ''}{text}" for line, place, text in problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise UsageError(f"{template.name} is no Container App that Azure would take; {count}:\n{listed}")
+        facts = {"problems": [{"line": line, "place": place, "problem": text} for line, place, text in problems]}
+        again = f"mend it, then: invoke render --check --template {shell.quoted(template.name)}"
+        raise UsageError(f"{template.name} is no Container App that Azure would take; {count}:\n{listed}", again, facts)
     return Manifest(template, text, tree, missing)
 
 
 def values(template: Template, found: Sources, console: Console) -> dict[str, str]:
     """The settings that the template's variables name; the secrets among them are kept out of all output from here on."""
     given = {name: value.text for name in template.variables if (value := found.get(name))}
-    console.conceal(*(secret for name in template.secrets if name in given for secret in dsns.to_conceal(given[name])))
+    texts = [*(given[name] for name in template.secrets if name in given), *template.literal_secrets.values()]
+    console.conceal(*(secret for text in texts for secret in dsns.to_conceal(text)))
     return given
 
 
@@ -115,6 +125,8 @@ def command(flags: Mapping[str, Any], console: Console) -> None:
 def _show(template: Template, found: Sources, out: Path | None, console: Console) -> None:
     given = values(template, found, console)
     text = template.render(given)
+    if out is not None and out.resolve() in (Path(template.name).resolve(), Path(found.file_name).resolve()):
+        raise UsageError(f"--out {out} is what is read, and would be lost", "--out names another file, such as app.yaml")
     if out is None:
         # Masked before it is rendered: a masked value is quoted where it has to be, as the value itself is.
         text = template.render({**given, **{name: str(Secret(given[name])) for name in template.secrets}})
@@ -145,6 +157,6 @@ def _show_variables(template: Template, found: Sources, console: Console) -> Non
 def _dummy(template: Template, name: str) -> str:
     if name in _DUMMIES:
         return _DUMMIES[name]
-    if template.is_number(name):
-        return "1"
+    if (kind := template.kind(name)) is not None:
+        return {"bool": "true"}.get(kind, "1")
     return next((dummy for end, dummy in _DUMMY_ENDS.items() if name.endswith(end)), "x")

@@ -62,10 +62,7 @@ def opened(
     """
     there = client.ask(az.rules(wanted))[0]
     if there is None:
-        raise OpsError(
-            f"there is no server {wanted.server} with a firewall in the group {wanted.group}",
-            "--server-name, --resource-group and --subscription-id (or AZURE_RESOURCE_GROUP ...) say which one is meant",
-        )
+        raise _nowhere(wanted)
     if firewall.lets_in(filter(firewall.lasts, there), address):
         console.note(f"the firewall of {wanted.server} lets {address} in already")
         yield
@@ -98,7 +95,12 @@ def close_left(flags: Mapping[str, Any], found: Sources, console: Console) -> No
     wanted = Wanted(subscription=subscription, group=group, server=server, database="", locations=())
     address = caller.address(found)
     with Az(found.env, redact=console.redact) as client:
-        there = client.ask(az.rules(wanted))[0] or ()
+        there = client.ask(az.rules(wanted))[0]
+        if there is None:
+            raise _nowhere(wanted)
+        for rule in there:
+            if not firewall.lasts(rule) and not firewall.is_left(rule, address, datetime.now(UTC)):
+                console.note(f"rule {rule.name} for {rule.addresses} stays: a command of another machine may be at work")
         left = [rule for rule in there if firewall.is_left(rule, address, datetime.now(UTC))]
         if not left:
             console.say(f"the firewall of {server} holds no temporary rule of this machine")
@@ -106,6 +108,13 @@ def close_left(flags: Mapping[str, Any], found: Sources, console: Console) -> No
             console.say(f"closing the firewall of {server} for {rule.addresses}: rule {rule.name}")
             _remove(client, wanted, rule, console, time.sleep)
     console.document({"server": server, "closed": [rule.name for rule in left]})
+
+
+def _nowhere(wanted: Wanted) -> OpsError:
+    return OpsError(
+        f"there is no server {wanted.server} with a firewall in the group {wanted.group}",
+        "--server-name, --resource-group and --subscription-id (or AZURE_RESOURCE_GROUP ...) say which one is meant",
+    )
 
 
 def _await(client: Az, wanted: Wanted, rule: Rule, console: Console, sleep: Callable[[float], None]) -> None:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from scripts import nodes
 from scripts.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ PLACEHOLDER = re.compile(r"<[A-Za-z][\w -]*>")  # such as <password>, out of a m
 _UNREADABLE = re.compile(r"[\ud800-\udfff]")  # how Python keeps bytes that it can't read
 _SECRET_NAME = re.compile(r"(DSN|PASSWORD|SECRET|TOKEN|KEY)$", re.IGNORECASE)
 _ALONE = re.compile(r"[ ]*(- +)?")  # what may stand before a key of a block mapping
-_INTEGER, _FLOAT, _STRING, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "str", "merge"))
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,39 @@ class Template:
     @property
     def secrets(self) -> set[str]:
         """The variables that hold a secret: by their place, the value of one of `secrets`, or by their name."""
-        places = [inner for _, inner in _secret_values(self._tree)]
+        places = [inner for _, inner in nodes.secret_values(self._tree)]
         found = {self._marks[mark] for node in places for mark in self._marks if mark in node.value}
         return found | {name for name in self.variables if _SECRET_NAME.search(name)}
 
-    def is_number(self, variable: str) -> bool:
-        """Whether a tag says that a variable is a number."""
-        return any(
-            self._marks[mark] == variable and scalar.tag in (_INTEGER, _FLOAT)
+    @property
+    def literal_secrets(self) -> dict[int, str]:
+        """The values of `secrets` that stand in the template itself, by their lines."""
+        return {
+            self.line_of_node(key): str(node.value)
+            for key, node in nodes.secret_values(self._tree)
+            if node.value and nodes.is_scalar(node) and not self._in(node.value)
+        }
+
+    def kind(self, variable: str) -> str | None:
+        """What a tag says that a variable is: int, float, bool."""
+        kinds = (
+            scalar.tag.rpartition(":")[2]
             for scalar in self._scalars
             for mark in self._in(scalar.value)
+            if self._marks[mark] == variable and scalar.tag != nodes.STRING
         )
+        return next(kinds, None)
+
+    def variables_at(self, path: Sequence[str | int]) -> set[str]:
+        """The variables in the scalar at a path of the tree, or beside it in `resources`, whose parts go together."""
+        steps = path[:-1] if "resources" in path[-2:-1] else path
+        node: Node | None = self._tree
+        for step in steps:
+            found = nodes.child(node, step, self._marks) if node is not None else None
+            node = found[1] if found else None
+        if node is None or (steps is path and not nodes.is_scalar(node)):
+            return set()
+        return {self._marks[mark] for inner in nodes.walk(node) if nodes.is_scalar(inner) for mark in self._in(inner.value)}
 
     def line(self, index: int) -> int:
         """The line of a character, as the file has it."""
@@ -100,7 +122,7 @@ class Template:
         node = self._tree
         line = 1
         for step in path:
-            found = _child(node, step, self._marks)
+            found = nodes.child(node, step, self._marks)
             if found is None:
                 break
             key, node = found
@@ -115,20 +137,20 @@ class Template:
         """The text with the values in it. Raises UsageError, which names variables and lines, and no value."""
         self._check(values)
         of_marks = {mark: values[name] for mark, name in self._marks.items()}
-        text = _put(self._marked, of_marks)
-        if _same(self._tree, text, of_marks):
+        text = nodes.put(self._marked, of_marks)
+        if nodes.is_same(self._tree, text, of_marks):
             return self._constructible(text, values)
         quoted, problems = self._marked, []
         for scalar in sorted(self._scalars, key=lambda scalar: scalar.start, reverse=True):  # the places before it stay
             here = {mark: of_marks[mark] for mark in self._in(scalar.value)}
-            if not _same(self._tree, _put(self._marked, here), here):
+            if not nodes.is_same(self._tree, nodes.put(self._marked, here), here):
                 end = "\n" if self._marked[scalar.start : scalar.end].endswith("\n") else ""  # of a block scalar
-                scalar_text = _quoted(_put(scalar.value, here)) + end
-                if not _same(self._tree, self._marked[: scalar.start] + scalar_text + self._marked[scalar.end :], here):
+                scalar_text = nodes.quoted(nodes.put(scalar.value, here)) + end
+                if not nodes.is_same(self._tree, self._marked[: scalar.start] + scalar_text + self._marked[scalar.end :], here):
                     problems.append(f"{self._place(next(iter(here)))}: the value of {self._names(here)} can't stand here")
                 quoted = quoted[: scalar.start] + scalar_text + quoted[scalar.end :]
-        text = _put(quoted, of_marks)
-        if _same(self._tree, text, of_marks):
+        text = nodes.put(quoted, of_marks)
+        if nodes.is_same(self._tree, text, of_marks):
             return self._constructible(text, values)
         inside = {mark for scalar in self._scalars for mark in self._in(scalar.value)}
         outside = [mark for mark in self._marks if mark not in inside]
@@ -138,7 +160,7 @@ class Template:
                 *(
                     f"{self._place(mark)}: the value of {self._marks[mark]} can't stand outside of a scalar"
                     for mark in outside
-                    if not _same(self._tree, _put(self._marked, {mark: of_marks[mark]}), {})
+                    if not nodes.is_same(self._tree, nodes.put(self._marked, {mark: of_marks[mark]}), {})
                 ),
             ]
             or [f"the values of {', '.join(self.variables)} change what it says"]
@@ -147,7 +169,7 @@ class Template:
     def from_key_vault(self, identity: str) -> Template:
         """The variant in which each secret `value: ${X}` is the address ${X_SECRET_URL} in a Key Vault, read by ${identity}."""
         text, ends = self._marked, {scalar.end: scalar for scalar in self._scalars}
-        places = list(_secret_values(self._tree))
+        places = list(nodes.secret_values(self._tree))
         for key, node in reversed(places):
             scalar, start = ends.get(node.end_mark.index), key.start_mark.index
             before = text[text.rfind("\n", 0, start) + 1 : start]
@@ -159,7 +181,7 @@ class Template:
             lines = f"keyVaultUrl: ${{{variable}_SECRET_URL}}\n{indent}identity: ${{{identity}}}"
             text = text[:start] + lines + text[scalar.end :]
         added = tuple(key.start_mark.line + 2 + number for number, (key, _) in enumerate(places))
-        return parse(_put(text, self._spelled), self.name, added)
+        return parse(nodes.put(text, self._spelled), self.name, added)
 
     # The text with a mark in the place of each reference: a word that is no number, no boolean and in no need of quotes.
 
@@ -190,13 +212,13 @@ class Template:
 
         try:
             tree: Node | None = yaml.compose(self._marked, Loader=yaml.SafeLoader)
-            list(_walk(tree) if tree else ())
+            list(nodes.walk(tree) if tree else ())
         except yaml.reader.ReaderError as error:
             line = self._line(self._marked.count("\n", 0, error.position) + 1)
             raise UsageError(f"{self.name}:{line}: no YAML that az takes: the character U+{error.character:04X}") from None
         except yaml.MarkedYAMLError as error:
             where = f"{self.name}:{self._line(error.problem_mark.line + 1)}" if error.problem_mark else self.name
-            problem = _put(str(error.problem or error.context), self._spelled)
+            problem = nodes.put(str(error.problem or error.context), self._spelled)
             raise UsageError(f"{where}: no YAML that az takes: {problem}") from None
         except RecursionError:
             raise UsageError(f"{self.name} is nested too deeply, or holds itself") from None
@@ -215,7 +237,7 @@ class Template:
             if isinstance(token, yaml.ScalarToken)
         }
         found = {}
-        for node in _walk(self._tree):
+        for node in nodes.walk(self._tree):
             if isinstance(node, yaml.ScalarNode) and any(mark in node.value for mark in self._marks):
                 end = node.end_mark.index
                 found[end] = Scalar(starts[end], end, node.value, node.tag)
@@ -252,12 +274,14 @@ class Template:
         problems = [
             f"{self._place(marks[0])}: {self._names(marks)} is no {scalar.tag.rpartition(':')[2]}"
             for scalar in self._scalars
-            if scalar.tag != _STRING and not _is(scalar.tag, _put(scalar.value, of_marks)) and (marks := self._in(scalar.value))
+            if scalar.tag != nodes.STRING
+            and not nodes.is_of(scalar.tag, nodes.put(scalar.value, of_marks))
+            and (marks := self._in(scalar.value))
         ]
         problems += [
             f"{self.name}:{self.line_of_node(key)}: the value of {self._names(self._in(key.value))} is a key "
             "that stands in this mapping twice"
-            for key in _repeated_keys(self._tree, of_marks)
+            for key in nodes.repeated_keys(self._tree, of_marks)
         ]
         if problems:
             raise self._error(problems)
@@ -272,7 +296,8 @@ class Template:
     def _error(self, problems: list[str]) -> UsageError:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         listed = "\n".join(f"  {problem}" for problem in problems)
-        return UsageError(f"{self.name} can't be rendered: {count}:\n{listed}", "invoke render --variables")
+        hint = f"invoke render --variables --template {self.name} shows what it needs, and what of it is set"
+        return UsageError(f"{self.name} can't be rendered: {count}:\n{listed}", hint)
 
 
 def parse(text: str, name: str, added: tuple[int, ...] = ()) -> Template:
@@ -290,7 +315,7 @@ def parse(text: str, name: str, added: tuple[int, ...] = ()) -> Template:
         for found in PLACEHOLDER.finditer(node.value)
         if not template._in(found.group())
     ]
-    repeated = _repeated_keys(template._tree, {})
+    repeated = nodes.repeated_keys(template._tree, {})
     problems += [(template.line_of_node(key), "a key that stands in this mapping twice") for key in repeated]
     problems += [(template.line_of_node(node), problem) for node, problem in _unconstructible(template)]
     if problems:
@@ -303,135 +328,23 @@ def template_scalars(template: Template) -> Iterator[ScalarNode]:
     """Every scalar of the template's tree."""
     import yaml
 
-    return (node for node in _walk(template._tree) if isinstance(node, yaml.ScalarNode))
-
-
-def _put(text: str, values: Mapping[str, str]) -> str:
-    """The text with values in the place of marks; what stands in a value is no mark."""
-    if not values:
-        return text
-    return re.sub("|".join(map(re.escape, values)), lambda found: values[found.group()], text)
-
-
-def _quoted(value: str) -> str:
-    """A double-quoted scalar on one line, in ASCII."""
-    import yaml
-
-    return str(yaml.safe_dump(value, default_style='"', width=float("inf"))).removesuffix("\n")
-
-
-def _same(tree: Node, text: str, values: Mapping[str, str]) -> bool:
-    """Whether a text parses to the tree with the values in the place of marks, and to nothing else."""
-    import yaml
-
-    try:
-        found = yaml.compose(text, Loader=yaml.SafeLoader)
-        return _equal(tree, found, values)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return False
-
-
-def _equal(tree: Node, found: Node | None, values: Mapping[str, str]) -> bool:
-    import yaml
-
-    if found is None or type(tree) is not type(found) or tree.tag != found.tag:
-        return False
-    if isinstance(tree, yaml.ScalarNode):
-        return bool(_put(tree.value, values) == found.value)
-    ours, theirs = (
-        [inner for pair in node.value for inner in pair] if isinstance(node, yaml.MappingNode) else node.value
-        for node in (tree, found)
-    )
-    return len(ours) == len(theirs) and all(_equal(one, other, values) for one, other in zip(ours, theirs, strict=True))
-
-
-def _walk(node: Node) -> Iterator[Node]:
-    import yaml
-
-    yield node
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _walk(key)
-            yield from _walk(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _walk(item)
-
-
-def _child(node: Node, step: str | int, marks: Mapping[str, str]) -> tuple[Node, Node] | None:
-    """What stands at a step of a path, with the key (or the item itself) that begins it."""
-    import yaml
-
-    if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-        return (node.value[step], node.value[step]) if step < len(node.value) else None
-    if isinstance(node, yaml.MappingNode):
-        named = [pair for pair in node.value if pair[0].value == step]
-        referring = [pair for pair in node.value if any(mark in pair[0].value for mark in marks)]
-        return next(iter([*named, *referring]), None)
-    return None
-
-
-def _secret_values(tree: Node) -> Iterator[tuple[Node, Node]]:
-    """The `value` of each of `configuration.secrets`, key and value."""
-    import yaml
-
-    for node in _walk(tree):
-        if not isinstance(node, yaml.MappingNode):
-            continue
-        for key, value in node.value:
-            if key.value == "secrets" and isinstance(value, yaml.SequenceNode):
-                for item in value.value:
-                    if isinstance(item, yaml.MappingNode):
-                        yield from (pair for pair in item.value if pair[0].value == "value")
-
-
-def _repeated_keys(tree: Node, values: Mapping[str, str]) -> Iterator[ScalarNode]:
-    """The keys that their mapping has already; PyYAML takes the last of them without a word."""
-    import yaml
-
-    for node in _walk(tree):
-        if isinstance(node, yaml.MappingNode):
-            seen: dict[tuple[str, str], ScalarNode] = {}
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    text = key.tag, _put(key.value, values)
-                    if text in seen:
-                        yield key if any(mark in key.value for mark in values) else seen[text]
-                    seen[text] = key
+    return (node for node in nodes.walk(template._tree) if isinstance(node, yaml.ScalarNode))
 
 
 def _unconstructible(template: Template) -> Iterator[tuple[Node, str]]:
     """What composes, and what PyYAML would make no tree of; where the template refers to a variable, `render` looks."""
     import yaml
 
-    for node in _walk(template._tree):
+    for node in nodes.walk(template._tree):
         kind = node.tag.rpartition(":")[2]
         if isinstance(node, yaml.ScalarNode):
-            if node.tag not in (_STRING, _MERGE) and not template._in(node.value) and _made(node.tag, node.value) is None:
+            if (
+                node.tag not in (nodes.STRING, nodes.MERGE)
+                and not template._in(node.value)
+                and nodes.made(node.tag, node.value) is None
+            ):
                 yield node, f"this is no {kind}"
         elif node.tag not in yaml.SafeLoader.yaml_constructors:
             yield node, f"the tag {kind} means nothing to az"
         if isinstance(node, yaml.MappingNode):
-            yield from ((key, "a key is a word, not a list or a mapping") for key, _ in node.value if not _is_scalar(key))
-
-
-def _is_scalar(node: Node) -> bool:
-    import yaml
-
-    return isinstance(node, yaml.ScalarNode)
-
-
-def _is(tag: str, value: str) -> bool:
-    """Whether a value is what a tag says, in the one spelling that can't be taken for anything else."""
-    made = _made(tag, value)
-    return made is not None and (tag != _INTEGER or made == [value])
-
-
-def _made(tag: str, value: str) -> list[str] | None:
-    """What PyYAML makes of a value by a tag, as a text in a list; None where it makes nothing of it."""
-    import yaml
-
-    try:
-        return [str(yaml.safe_load(f"!<{tag}> {_quoted(value)}"))]
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError):
-        return None
+            yield from ((key, "a key is a word, not a list or a mapping") for key, _ in node.value if not nodes.is_scalar(key))

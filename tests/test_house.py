@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 # Each module imports only what stands above it here (bootstrap stands beside the house).
 ORDER = [
-    *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql", "render"),
+    *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql", "nodes", "render"),
     *(
         "safety",
         "ledger",

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 PASSWORD = "s3cret pass#word: &x é"
 DSN = "postgresql://backtest_service:s3cret%20pass%23word%3A%20%26x%20%C3%A9@s.postgres.database.azure.com:5432/serving?sslmode=require"
-SECRET = {"place": "secret postgres-dsn", "before": None, "after": None}
+SECRET = {"place": "secret postgres-dsn", "before": None, "after": None, "is_hidden": True}
 NEW = DSN.replace("s3cret", "n3w")
 
 
@@ -127,7 +127,7 @@ def test_an_unhealthy_revision_and_the_way_back(team: World, illness: str) -> No
     result = team.invoke("deploy", "--ready-deadline", "4", env={"API_IMAGE": "registry.azurecr.io/api:bad"})
     new = app.revisions[-1].name
     back = f"az containerapp revision copy --name api --resource-group rg --subscription {SUBSCRIPTION} --from-revision {good}"
-    failed(result, 1, f"the revision {new} isn't ready", f"the last good one is {good}", f"next:  {back}")
+    failed(result, 1, f"the revision {new} isn't ready", f"the last good one is {good}, which still serves", f"next:  {back}")
     clean(team, result.stdout + result.stderr)
     assert app.serving is not None
     assert app.serving.name == good
@@ -194,6 +194,17 @@ def test_from_a_key_vault_no_value_is_needed_and_none_passes(team: World) -> Non
     assert only(team).serving.env == {"POSTGRES_DSN": DSN}  # type: ignore[union-attr]
     assert deployed(team, **env, POSTGRES_FROM_KEY_VAULT="on")["action"] == "keep"
     assert only(team).serving.name == first["revision"]  # type: ignore[union-attr]
+    # az can't update by file what it isn't told the value of.
+    renewed = deployed(team, "--from-key-vault", "--new-revision", **env)
+    assert only(team).serving.name == renewed["revision"] != first["revision"]  # type: ignore[union-attr]
+    team.emulator.add_vault("other")["DSN"] = [NEW]
+    moved = {**env, "POSTGRES_DSN_SECRET_URL": "https://other.vault.azure.net/secrets/DSN"}
+    assert deployed(team, "--from-key-vault", **moved)["changes"] == [SECRET]
+    assert only(team).serving.env == {"POSTGRES_DSN": NEW}  # type: ignore[union-attr]
+    assert deployed(team)["changes"] == [SECRET]  # back to a value of its own
+    assert only(team).serving.env == {"POSTGRES_DSN": DSN}  # type: ignore[union-attr]
+    assert deployed(team, "--from-key-vault", **env)["changes"] == [SECRET]
+    assert deployed(team, "--from-key-vault", **env)["action"] == "keep"
 
 
 def test_what_is_wrong_is_found_before_az_is_started(team: World, tmp_path: Path) -> None:
@@ -220,7 +231,9 @@ def line(path: Path, word: str) -> int:
 def test_what_azure_refuses_is_told_with_the_next_command(team: World) -> None:
     nowhere = team.env["CONTAINER_APP_ENVIRONMENT"].replace("/env", "/nowhere")
     refused = team.invoke("deploy", env={"CONTAINER_APP_ENVIRONMENT": nowhere})
-    failed(refused, 1, "the environment of the Container App isn't there", "next:  az containerapp env list")
+    failed(refused, 1, "for a new app, this isn't there:", nowhere)
+    elsewhere = team.invoke("deploy", "--plan", env={"AZURE_RESOURCE_GROUP": "nowhere"})
+    failed(elsewhere, 1, "for a new app, this isn't there:\n  the resource group nowhere\n")
     team.emulator.fail("PUT", "/containerApps/api$", "image-unauthorized")
     failed(team.invoke("deploy"), 1, "the image can't be pulled", "give the Container App's identity the role AcrPull")
     team.emulator.fail("GET", "/containerApps/api$", "forbidden", times=None)
@@ -239,7 +252,7 @@ def test_another_identity_for_an_app_that_stands(team: World) -> None:
     deployed(team)
     other = team.emulator.add_identity("other")
     changed = deployed(team, CONTAINER_APP_IDENTITY=other)
-    assert {"place": f"identity.userAssignedIdentities.{other}", "before": None, "after": "new"} in changed["changes"]
+    assert f"identity.userAssignedIdentities.{other}" in [change["place"] for change in changed["changes"]]
     assert {name.lower() for name in only(team).document["identity"]["userAssignedIdentities"]} >= {other.lower()}
     assert deployed(team, CONTAINER_APP_IDENTITY=other)["action"] == "keep"
 

@@ -183,6 +183,8 @@ def test_what_a_killed_run_left_for_this_machine_is_closed_by_a_command(site: Si
     assert (again.returncode, "holds no temporary rule of this machine" in again.stdout) == (0, True)
     unnamed = site.world.invoke("firewall.close", env={"POSTGRES_SERVER_NAME": "", "AZURE_SUBSCRIPTION_ID": ""})
     failed(unnamed, 2, "2 problems", "invoke --help firewall.close")
+    elsewhere = site.world.invoke("firewall.close", env={"POSTGRES_SERVER_NAME": "no-such-server"})
+    failed(elsewhere, 1, "there is no server no-such-server with a firewall", "say which one is meant")
 
 
 def test_nothing_is_opened_without_knowing_which_server_or_for_a_plan(site: Site) -> None:

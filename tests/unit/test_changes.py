@@ -274,7 +274,7 @@ VAULT = {"keyVaultUrl": "https://v.vault.azure.net/secrets/DSN", "identity": IDE
 )
 def test_a_changed_secret_is_named_and_not_shown(wanted: dict[str, str], there: dict[str, str], is_changed: bool) -> None:
     found = changes.secret_changes(with_secret(**wanted), [{"name": "other", "value": "x"}, {"name": "dsn", **there}])
-    assert found == ([Change("secret dsn", None, None)] if is_changed else [])
+    assert found == ([Change("secret dsn", None, None, is_hidden=True)] if is_changed else [])
     assert all(str(change) == "secret dsn" for change in found)
 
 

@@ -111,7 +111,7 @@ RULES: list[tuple[str, Callable[[Json], object], list[str]]] = [
     (
         "the rest is looked at as it was meant",
         lambda app: renamed(template(app)["scale"], "minReplicas", "minReplica").update(maxReplicas=0),
-        [f"{T}.scale.minReplica: unknown key", f"{T}.scale.maxReplicas: at least 1 is meant"],
+        [f"{T}.scale.minReplica: unknown key", f"{T}.scale.maxReplicas: at least 1 is meant", "1 is more than maxReplicas, 0"],
     ),
     (
         "a misspelt reference counts",
@@ -163,7 +163,7 @@ RULES: list[tuple[str, Callable[[Json], object], list[str]]] = [
         lambda app: configuration(app).update(activeRevisionsMode="single"),
         [f"{C}.activeRevisionsMode: one of Single, Multiple is meant: did you mean Single?"],
     ),
-    ("another type", lambda app: app.update(type="Microsoft.App/jobs"), ["type: one of Microsoft.App/containerApps is meant"]),
+    ("another type", lambda app: app.update(type="Microsoft.App/jobs"), ["type: Microsoft.App/containerApps is meant"]),
     ("probe", lambda app: container(app)["probes"][0].update(type="Livenes"), ["did you mean Liveness?"]),
     ("port", lambda app: configuration(app)["ingress"].update(targetPort=0), ["ingress.targetPort: at least 1 is meant"]),
     ("weight", lambda app: configuration(app)["ingress"]["traffic"][0].update(weight=101), ["weight: at most 100 is meant"]),

@@ -341,3 +341,59 @@ def test_the_settings_of_a_template_are_concealed_from_then_on(face: Face) -> No
     assert manifest.values(template, found, console) == {"A_KEY": "s3cret", "B": "plain"}
     console.say("s3cret plain")
     assert face.out.getvalue() == "**** plain\n"
+
+
+# --- What a user would get wrong --------------------------------------------------------------------------------------
+
+
+def shipped(face: Face, **changes: str) -> str:
+    """The shipped template with texts replaced."""
+    text = (ROOT / "deploy" / "app_api.yaml").read_text(encoding="utf-8")
+    for before, after in changes.items():
+        text = text.replace(f"${{{before}}}", after)
+    return face.template(text)
+
+
+def test_a_secret_that_stands_in_the_template_is_named_and_masked(face: Face) -> None:
+    template = shipped(face, POSTGRES_DSN=DSN)
+    assert "t.yaml:38: secrets: a secret's value stands in the template" in face.refused(template=template, check=True)
+    face.render(template=template)
+    assert "s3cret" not in face.out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["t.yaml", ".env"])
+def test_what_is_read_is_not_written_over(face: Face, name: str) -> None:
+    template = face.template("a: ${API_IMAGE}\n")
+    face.refused(template=template, out=str(face.folder / name))
+    assert (face.folder / "t.yaml").read_text() == "a: ${API_IMAGE}\n"
+    assert (face.folder / ".env").read_text() == ""
+
+
+@pytest.mark.parametrize("dsn", [f"{DSN}\n", f" {DSN}"])
+def test_a_dsn_with_a_line_break_at_its_end_is_refused(face: Face, dsn: str) -> None:
+    assert "begins or ends with a blank or a line break" in face.refused({**SETTINGS, "POSTGRES_DSN": dsn}, check=True)
+
+
+def test_nothing_is_said_of_the_value_of_a_dummy(face: Face) -> None:
+    text = (ROOT / "deploy" / "app_api.yaml").read_text(encoding="utf-8")
+    for before, after in (
+        ("${CONTAINER_APP_NAME}", "${MY_NAME}"),
+        ("${CONTAINER_APP_ENVIRONMENT}", "${ENV_ID}"),
+        ("cpu: 0.5", "cpu: !!float ${CPU}"),
+        ("activeRevisionsMode: Single", "activeRevisionsMode: ${MODE}"),
+        ("external: true", "external: !!bool ${EXTERNAL}"),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    template = face.template(text)
+    assert "nothing is wrong with it; dummies stood in for MY_NAME" in face.render({}, template=template, check=True)
+    given = {"CPU": "0.6", "MODE": "Singel", "EXTERNAL": "true", "MY_NAME": "Api"}
+    message = face.refused(given, template=template, check=True)
+    assert all(text in message for text in ("0.6 cores", "did you mean Single?", "name: 2 to 32"))
+    assert "environmentId" not in message
+
+
+def test_the_problems_stand_in_the_json(face: Face) -> None:
+    with pytest.raises(UsageError):
+        face.render(template=shipped(face, CONTAINER_APP_NAME="Api"), check=True, as_json=True)
+    assert [(one["line"], one["place"]) for one in json.loads(face.out.getvalue())["problems"]] == [(5, "name")]
