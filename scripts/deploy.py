@@ -146,7 +146,8 @@ def run(
         name = f"{app.name}--{suffix}"
         _apply(client, app, wanted.tree, plan, suffix, there, console, sleep, again)
     if there is None or not there.serves(name):
-        there = _until_ready(client, app, name, there, deadline, console, clock, sleep, again)
+        next_one = f"{again} --new-revision" if plan.action == "keep" and not new_revision else again
+        there = _until_ready(client, app, name, there, deadline, console, clock, sleep, next_one)
     left = list(changes.differences(wanted.tree, there.tree))
     if left:
         listed = "\n".join(f"  {change}" for change in left)
