@@ -14,6 +14,7 @@ from typing import Any
 
 from scripts import shell
 from scripts.az import Az, Question
+from scripts.containerapp import resource_parts
 
 _WAITING = 1800.0  # seconds for az to see an update through
 
@@ -97,21 +98,8 @@ def refer_to_vault(az: Az, app: App, secrets: Sequence[Mapping[str, str]]) -> No
 
 def environment(resource: str) -> Question[bool]:
     """Whether there is an environment of this id (nothing: there isn't)."""
-    subscription, group, name = _parts(resource)
+    subscription, group, name = resource_parts(resource)
     words = ("containerapp", "env", "show", "--name", name, "--resource-group", group, "--subscription", subscription)
-    return Question((*words, "--output", "none"), lambda out: True)
-
-
-def identity(resource: str) -> Question[bool]:
-    """Whether there is an identity of this id (nothing: there isn't)."""
-    subscription, group, name = _parts(resource)
-    words = ("identity", "show", "--name", name, "--resource-group", group, "--subscription", subscription)
-    return Question((*words, "--output", "none"), lambda out: True)
-
-
-def group(app: App) -> Question[bool]:
-    """Whether the app's resource group is there (nothing: it isn't)."""
-    words = ("group", "show", "--name", app.group, "--subscription", app.subscription)
     return Question((*words, "--output", "none"), lambda out: True)
 
 
@@ -135,12 +123,6 @@ def logs(app: App, revision: str) -> str:
 
 def _typed(app: App) -> str:
     return " ".join(map(shell.quoted, app.words))
-
-
-def _parts(resource: str) -> tuple[str, str, str]:
-    """The subscription, the group and the name of a resource by its id, which the lint has seen."""
-    _, _, subscription, _, group, *_, name = resource.split("/")
-    return subscription, group, name
 
 
 def _revisions(out: str) -> list[Revision]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from scripts import PRODUCT, failures, shell
 from scripts.dsn import clean_env
@@ -54,6 +54,18 @@ class AzError(OpsError):
             {"failure": failure.kind, "refused": failure.is_refusal},
         )
         self.failure = failure
+
+
+class InGroup(Protocol):
+    """What stands in a resource group: a server, an app."""
+
+    @property
+    def group(self) -> str:
+        """The group's name."""
+
+    @property
+    def subscription(self) -> str:
+        """The subscription's id."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,7 @@ def provider(subscription: str) -> Question[bool]:
     return Question((*words, "--subscription", subscription), lambda out: out.strip() == "Registered")
 
 
-def group(wanted: Wanted) -> Question[str]:
+def group(wanted: InGroup) -> Question[str]:
     """The resource group's location."""
     words = ("group", "show", "--name", wanted.group, "--query", "location", "--output", "tsv")
     return Question((*words, "--subscription", wanted.subscription), str.strip)

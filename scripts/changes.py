@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.containerapp import item_key, secrets_of, spelled
+from scripts.containerapp import gibi, item_key, secrets_of, spelled
 
 Place = tuple[str | int, ...]
 # Words of Azure's own, which come back in another case than they went.
@@ -32,8 +31,6 @@ _CASELESS = {
 }
 # What may hold somebody's password; that it differs is said, and not how.
 _UNSHOWN = {"value", "args", "command", "metadata"}
-
-
 # Where the words are the team's own.
 _OTHERS = {"env", "metadata", "tags", "args", "command"}
 
@@ -73,7 +70,7 @@ def differences(wanted: Any, there: Any, place: Place = ()) -> Iterator[Change]:
             yield Change(spelled((*place, "secretRef")), _value(there, "secretRef"), None)
         for key, inner in wanted.items():
             if place == ("properties", "configuration") and key == "secrets":
-                names = [secret["name"] for secret in _list(there, "secrets")]
+                names = [secret["name"] for secret in _value(there, "secrets") or []]
                 yield from (Change(f"secret {one['name']}", None, "new") for one in inner if one["name"] not in names)
             else:
                 yield from differences(inner, _value(there, key), (*place, key))
@@ -97,13 +94,22 @@ def differences(wanted: Any, there: Any, place: Place = ()) -> Iterator[Change]:
 
 def secret_changes(wanted: Mapping[str, Any], there: list[dict[str, Any]]) -> list[Change]:
     """The secrets whose value, address or identity is another one now. `there` holds the values."""
+    names = [secret["name"] for secret in there]
+    changed = [secret["name"] for secret in changed_secrets(wanted, there) if secret["name"] in names]
+    return [Change(f"secret {name}", None, None, is_hidden=True) for name in changed]
+
+
+def changed_secrets(wanted: Mapping[str, Any], there: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The secrets that are new or another one now, as the template has them."""
     known = {secret["name"]: secret for secret in there}
     return [
-        Change(f"secret {secret['name']}", None, None, is_hidden=True)
+        secret
         for secret in secrets_of(wanted)
-        if secret["name"] in known
-        and any(secret.get(key) != (known[secret["name"]].get(key) or None) for key in ("value", "keyVaultUrl", "identity"))
-        and not _same_reference(secret, known[secret["name"]])
+        if secret["name"] not in known
+        or (
+            any(secret.get(key) != (known[secret["name"]].get(key) or None) for key in ("value", "keyVaultUrl", "identity"))
+            and not _same_reference(secret, known[secret["name"]])
+        )
     ]
 
 
@@ -166,10 +172,6 @@ def _known(item: Any) -> str:
     return key if named else key.lower()
 
 
-def _list(tree: Any, key: str) -> list[Any]:
-    return list(_value(tree, key) or [])
-
-
 def _value(tree: Any, key: str) -> Any:
     """What a mapping has for a key; the ids of resources come back in another case."""
     if not isinstance(tree, Mapping):
@@ -184,7 +186,7 @@ def _equal(wanted: Any, there: Any, place: Place) -> bool:
         return not wanted  # Azure doesn't show what is empty, off or 0
     if isinstance(wanted, str) and isinstance(there, str):
         if place and place[-1] == "memory":
-            return _gibi(wanted) == _gibi(there)
+            return wanted == there or (gibi(wanted) is not None and gibi(wanted) == gibi(there))  # 1.0Gi is 1Gi
         is_azures = _OTHERS.isdisjoint(place)
         caseless = is_azures and (wanted.startswith("/subscriptions/") or (bool(place) and place[-1] in _CASELESS))
         return _bare(wanted) == _bare(there) if caseless else wanted == there
@@ -201,12 +203,6 @@ def _present(value: Any) -> Any:
 def _bare(text: str) -> str:
     """As Azure compares it: East US is eastus, and two kinds of identity may have a blank between them."""
     return text.lower().replace(" ", "")
-
-
-def _gibi(memory: str) -> float | str:
-    """1.0Gi is 1Gi."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)Gi", memory)
-    return float(found[1]) if found else memory
 
 
 def _same_reference(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> bool:

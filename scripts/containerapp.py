@@ -65,17 +65,28 @@ def secrets_of(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(_at(tree, "properties", "configuration", "secrets") or [])
 
 
-def references(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str]]:
+def walk(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Everything in a tree, with its place, what holds it first."""
+    yield path, tree
+    inside = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
+    for step, inner in inside:
+        yield from walk(inner, (*path, step))
+
+
+def references(tree: Any) -> Iterator[tuple[Path_, str]]:
     """Every place that refers to a secret, with the secret's name."""
-    if isinstance(tree, Mapping):
-        for key, inner in tree.items():
-            if key in ("secretRef", "passwordSecretRef") and isinstance(inner, str):
-                yield (*path, key), inner
-            else:
-                yield from references(inner, (*path, key))
-    elif isinstance(tree, list):
-        for number, inner in enumerate(tree):
-            yield from references(inner, (*path, number))
+    return _texts(tree, "secretRef", "passwordSecretRef")
+
+
+def _texts(tree: Any, *keys: str) -> Iterator[tuple[Path_, str]]:
+    """The texts that stand under some keys, with their places."""
+    return ((path, inner) for path, inner in walk(tree) if path and path[-1] in keys and isinstance(inner, str))
+
+
+def resource_parts(resource: str) -> tuple[str, str, str]:
+    """The subscription, the group and the name in the id of a resource, which the lint has seen."""
+    _, _, subscription, _, group, *_, name = resource.split("/")
+    return subscription, group, name
 
 
 def spelled(path: Sequence[str | int]) -> str:
@@ -104,8 +115,8 @@ def _by_schema(tree: Any) -> tuple[list[Problem], bool]:
             known = list(error.schema["properties"])
             for key in [key for key in error.instance if key not in known]:
                 guess = _guess(key, known)
-                meant = f": did you mean {guess}?" if guess else ""
-                problems.append(Problem((*path, key), f"unknown key {key}, which az would drop without a word{meant}"))
+                problem = f"unknown key {key}, which az would drop without a word{_did_you_mean(guess)}"
+                problems.append(Problem((*path, key), problem))
                 value = error.instance.pop(key)
                 if guess and guess not in error.instance:
                     error.instance[guess] = value
@@ -118,8 +129,8 @@ def _by_schema(tree: Any) -> tuple[list[Problem], bool]:
         elif error.validator == "enum":
             known = error.validator_value
             guess = _guess(error.instance, known) if len(known) > 1 else None
-            meant = f": did you mean {guess}?" if guess else ""
-            problems.append(Problem(path, f"{'one of ' if len(known) > 1 else ''}{', '.join(known)} is meant{meant}"))
+            which = f"{'one of ' if len(known) > 1 else ''}{', '.join(known)}"
+            problems.append(Problem(path, f"{which} is meant{_did_you_mean(guess)}"))
         elif error.validator in ("minimum", "maximum"):
             least = "at least" if error.validator == "minimum" else "at most"
             problems.append(Problem(path, f"{least} {error.validator_value} is meant"))
@@ -155,6 +166,10 @@ def _guess(word: object, known: Sequence[str]) -> str | None:
     return lower[found[0]] if found else None
 
 
+def _did_you_mean(guess: str | None) -> str:
+    return f": did you mean {guess}?" if guess else ""
+
+
 def _app(tree: Mapping[str, Any]) -> Iterator[Problem]:
     if not _APP_NAME.fullmatch(tree["name"]):
         yield Problem(("name",), "2 to 32 of a-z, 0-9 and single -, a letter first, no - at the end")
@@ -175,7 +190,7 @@ def _app(tree: Mapping[str, Any]) -> Iterator[Problem]:
             )
     assigned = {identity.lower() for identity in identities}
     assigned |= {"system"} if "SystemAssigned" in (_at(tree, "identity", "type") or "") else set()
-    for path, identity in _identities(tree["properties"]):
+    for path, identity in _texts(tree["properties"], "identity"):
         if identity.lower() not in assigned:
             yield Problem(("properties", *path), "this identity isn't one of the app's own: name it under identity as well")
     if _at(tree, "properties", "template", "revisionSuffix") is not None:
@@ -187,50 +202,26 @@ def _app(tree: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _repeated(tree)
 
 
-def _identities(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str]]:
-    if isinstance(tree, Mapping):
-        for key, inner in tree.items():
-            if key == "identity" and isinstance(inner, str):
-                yield (*path, key), inner
-            else:
-                yield from _identities(inner, (*path, key))
-    elif isinstance(tree, list):
-        for number, inner in enumerate(tree):
-            yield from _identities(inner, (*path, number))
-
-
-def _altered(tree: Any, path: Path_ = ()) -> Iterator[Problem]:
+def _altered(tree: Any) -> Iterator[Problem]:
     """What az would send otherwise than it stands there. Measured with azure-cli 2.91.0; tags are sent as they are."""
-    if isinstance(tree, Mapping):
-        if not tree and path[-2:-1] != ("userAssignedIdentities",):
+    for path, inner in walk(tree):
+        if isinstance(inner, Mapping) and not inner and path[-2:-1] != ("userAssignedIdentities",):
             yield Problem(path, "this mapping is empty, and az would drop it without a word: leave it away")
-        for key, inner in tree.items():
-            if path[-1:] == ("metadata",) and "_" in key:
-                yield Problem(
-                    (*path, key), f"az would take the _ out of {key} without a word, and begin the next word with a capital"
-                )
-            yield from _altered(inner, (*path, key))
-    elif isinstance(tree, list):
-        for number, inner in enumerate(tree):
-            if inner == "":
-                yield Problem((*path, number), "this text is empty, and az would drop it without a word")
-            yield from _altered(inner, (*path, number))
+        if path[-2:-1] == ("metadata",) and "_" in str(path[-1]):
+            problem = f"az would take the _ out of {path[-1]} without a word, and begin the next word with a capital"
+            yield Problem(path, problem)
+        if inner == "" and isinstance(path[-1], int):
+            yield Problem(path, "this text is empty, and az would drop it without a word")
 
 
-def _repeated(tree: Any, path: Path_ = ()) -> Iterator[Problem]:
+def _repeated(tree: Any) -> Iterator[Problem]:
     """Items of a list with a name that another one has."""
-    if isinstance(tree, Mapping):
-        for key, inner in tree.items():
-            yield from _repeated(inner, (*path, key))
-    elif isinstance(tree, list):
-        seen = set()
-        for number, inner in enumerate(tree):
-            name = item_key(inner)
-            if name in seen:
-                yield Problem((*path, number), f"{name} stands there twice")
-            if name is not None:
-                seen.add(name)
-            yield from _repeated(inner, (*path, number))
+    for path, listed in walk(tree):
+        if isinstance(listed, list):
+            names = [item_key(item) for item in listed]
+            for number, name in enumerate(names):
+                if name is not None and name in names[:number]:
+                    yield Problem((*path, number), f"{name} stands there twice")
 
 
 def item_key(item: Any) -> str | None:
@@ -244,8 +235,7 @@ def _secrets(tree: Mapping[str, Any]) -> Iterator[Problem]:
     referred = list(references(tree))
     for place, name in referred:
         if name not in names:
-            guess = _guess(name, names)
-            yield Problem(place, f"there is no secret {name}" + (f": did you mean {guess}?" if guess else ""))
+            yield Problem(place, f"there is no secret {name}{_did_you_mean(_guess(name, names))}")
     used = {name for _, name in referred}
     whole_volume = any(
         volume.get("storageType") == "Secret" and not volume.get("secrets")
@@ -290,14 +280,20 @@ def _containers(tree: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _pair(sizes, (*base, 0, "resources"))
 
 
+def gibi(memory: str) -> float | None:
+    """The GiB of a size such as 1Gi or 0.5Gi."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)Gi", memory)
+    return float(found[1]) if found else None
+
+
 def _pair(sizes: list[dict[str, Any]], path: Path_) -> Iterator[Problem]:
     """The consumption plan's pairs: a quarter to four cores in quarters, with twice as many GiB; all containers together."""
-    memories = [re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)Gi", size["memory"]) for size in sizes]
-    if not all(memories):
+    memories = [gibi(size["memory"]) for size in sizes]
+    if None in memories:
         yield Problem((*path, "memory"), "GiB are meant, such as 1Gi or 0.5Gi")
         return
     cpu = sum(float(size["cpu"]) for size in sizes)
-    memory = sum(float(found[1]) for found in memories if found)
+    memory = sum(filter(None, memories))
     if not 0.25 <= cpu <= 4 or cpu * 4 != int(cpu * 4):  # which .inf and .nan aren't
         yield Problem((*path, "cpu"), f"{cpu:g} cores can't be had on the Consumption profile: 0.25 to 4 in steps of 0.25")
     elif memory != 2 * cpu:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts import PRODUCT, apps, changes, containerapp, manifest, request, settings, shell
+from scripts import PRODUCT, apps, az, changes, containerapp, identities, manifest, request, settings, shell
 from scripts import dsn as dsns
 from scripts.apps import App, Revision
 from scripts.az import Az, AzError
@@ -86,8 +86,9 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> None:
     reader = request.Reader(flags, found, task="deploy")
     subscription, group = request.group_of_apps(reader)
     deadline = request.deadline(reader)
+    from_key_vault = reader.switch("from_key_vault")
     reader.finish()
-    wanted = manifest.build(manifest.template(flags, found), found, console)
+    wanted = manifest.build(manifest.template(flags, from_key_vault=from_key_vault), found, console)
     app = App(name=wanted.tree["name"], group=group, subscription=subscription)
     with Az(found.env, redact=console.redact) as client:
         run(
@@ -211,9 +212,9 @@ def _refuse_identities(app: App, tree: Mapping[str, Any], again: str) -> None:
 def _look_for_the_rest(client: Az, app: App, tree: Mapping[str, Any], again: str) -> None:
     """Sees to it that what a new app rests on is there; az's own messages don't say what is to be done. Raises OpsError."""
     environment = tree["properties"]["environmentId"]
-    identities = changes.new_identities(tree, {})
-    answers = client.ask(apps.group(app), apps.environment(environment), *map(apps.identity, identities))
-    names = [f"the resource group {app.group}", f"the environment {environment}", *(f"the identity {one}" for one in identities)]
+    wanted = changes.new_identities(tree, {})
+    answers = client.ask(az.group(app), apps.environment(environment), *(identities.show(identities.at(one)) for one in wanted))
+    names = [f"the resource group {app.group}", f"the environment {environment}", *(f"the identity {one}" for one in wanted)]
     missing = [name for name, is_there in zip(names, answers, strict=True) if is_there is None]
     if missing:
         raise OpsError(
@@ -260,7 +261,7 @@ def _apply(
 
     whole = changes.merged(tree, plan.kept)
     whole["properties"]["template"]["revisionSuffix"] = suffix
-    in_vault = [] if before is None else _by_reference_alone(whole, plan)
+    in_vault = [] if before is None else _by_reference_alone(whole, tree, before)
     with tempfile.TemporaryDirectory(prefix=f"{PRODUCT}-deploy-") as folder:  # entered by its owner alone
         path = Path(folder) / f"{app.name}.yaml"
         # In ASCII, as az reads it in whatever encoding the system has.
@@ -288,20 +289,19 @@ def _apply(
     return None
 
 
-def _by_reference_alone(whole: dict[str, Any], plan: Plan) -> list[dict[str, Any]]:
+def _by_reference_alone(whole: dict[str, Any], tree: Mapping[str, Any], before: There) -> list[dict[str, Any]]:
     """The secrets in a Key Vault that have to be set; takes all secrets out of what is sent, where no other one changes.
 
     `update --yaml` ends with a KeyError where Azure doesn't tell the value of one in a Key Vault (azure-cli 2.91.0); a list that
     isn't sent stays as it is.
     """
-    changed = {change.place.removeprefix("secret ") for change in plan.changes if change.place.startswith("secret ")}
-    listed = containerapp.secrets_of(whole)
-    in_vault = [secret for secret in listed if secret["name"] in changed and "keyVaultUrl" in secret]
-    dropped = any(extra.place == ("properties", "configuration", "secrets") for extra in plan.dropped)
-    if dropped or len(in_vault) < len(changed) or not listed:
+    changed = changes.changed_secrets(tree, before.secrets)
+    left = {secret["name"] for secret in containerapp.secrets_of(whole)}
+    is_dropped = any(secret["name"] not in left for secret in before.secrets)
+    if is_dropped or not left or not all("keyVaultUrl" in secret for secret in changed):
         return []
     del whole["properties"]["configuration"]["secrets"]
-    return in_vault
+    return changed
 
 
 def _until_ready(

@@ -7,6 +7,11 @@ from enum import IntEnum
 from typing import Any
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 problem`, `2 problems`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class ExitCode(IntEnum):
     """The exit codes of every command; CI branches on them."""
 

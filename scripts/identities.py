@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.az import Question
+from scripts.containerapp import resource_parts
 from scripts.shell import quoted
 from scripts.wiring import AUDIENCE, ISSUER, Assignment, Credential, Identity
 
@@ -26,6 +27,12 @@ class Place:
     def words(self, flag: str = "--name") -> tuple[str, ...]:
         """The arguments that name it; `flag` is the one that az has for its name."""
         return (flag, self.name, "--resource-group", self.group, "--subscription", self.subscription)
+
+
+def at(resource: str) -> Place:
+    """The identity of a resource id."""
+    subscription, group, name = resource_parts(resource)
+    return Place(name=name, group=group, subscription=subscription)
 
 
 def show(place: Place) -> Question[Identity]:

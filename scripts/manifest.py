@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import containerapp, render, settings, shell
+from scripts import containerapp, render, request, settings, shell
 from scripts import dsn as dsns
 from scripts.console import Console
-from scripts.errors import OpsError, UsageError
+from scripts.errors import OpsError, UsageError, counted
 from scripts.render import Template
 from scripts.secret import Secret
 from scripts.settings import Sources
@@ -39,7 +39,7 @@ class Manifest:
     missing: list[str]  # the variables for which dummies stand
 
 
-def template(flags: Mapping[str, Any], found: Sources) -> Template:
+def template(flags: Mapping[str, Any], *, from_key_vault: bool) -> Template:
     """The template of an app, `deploy/app_NAME.yaml`, or the one that --template names. Raises UsageError."""
     path = Path(flags["template"]) if flags.get("template") else settings.DEPLOY / f"app_{flags['app']}.yaml"
     name = settings.shown(path)
@@ -52,17 +52,7 @@ def template(flags: Mapping[str, Any], found: Sources) -> Template:
         hint = f"--template FILE, or --app with one of: {there}"
         raise UsageError(f"the template {name} can't be read: {error.strerror}", hint) from None
     parsed = render.parse(text, name)
-    return parsed.from_key_vault(IDENTITY) if from_key_vault(flags, found) else parsed
-
-
-def from_key_vault(flags: Mapping[str, Any], found: Sources) -> bool:
-    """Whether the secrets stand in a Key Vault: --from-key-vault, or POSTGRES_FROM_KEY_VAULT."""
-    from scripts.request import Reader
-
-    reader = Reader(flags, found, task="render" if "out" in flags else "deploy")
-    chosen = reader.switch("from_key_vault")
-    reader.finish()
-    return chosen
+    return parsed.from_key_vault(IDENTITY) if from_key_vault else parsed
 
 
 def build(template: Template, found: Sources, console: Console, *, dummies: bool = False) -> Manifest:
@@ -88,10 +78,13 @@ def build(template: Template, found: Sources, console: Console, *, dummies: bool
     if problems:
         problems.sort()
         listed = "\n".join(f"  {template.name}:{line}: {f'{place}: ' if place else ''}{text}" for line, place, text in problems)
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         facts = {"problems": [{"line": line, "place": place, "problem": text} for line, place, text in problems]}
         again = f"mend it, then: invoke render --check --template {shell.quoted(template.name)}"
-        raise UsageError(f"{template.name} is no Container App that Azure would take; {count}:\n{listed}", again, facts)
+        raise UsageError(
+            f"{template.name} is no Container App that Azure would take; {counted(len(problems), 'problem')}:\n{listed}",
+            again,
+            facts,
+        )
     return Manifest(template, text, tree, missing)
 
 
@@ -110,7 +103,10 @@ def command(flags: Mapping[str, Any], console: Console) -> None:
         raise UsageError("--check, --variables and --out are three different things", "give one of them")
     if flags["out"] == "":
         raise UsageError("--out is empty", "give it a value, or leave it away")
-    chosen = template(flags, found)
+    reader = request.Reader(flags, found, task="render")
+    from_key_vault = reader.switch("from_key_vault")
+    reader.finish()
+    chosen = template(flags, from_key_vault=from_key_vault)
     if flags["variables"]:
         _show_variables(chosen, found, console)
     elif flags["check"]:

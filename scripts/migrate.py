@@ -17,7 +17,7 @@ from typing import Any
 from scripts import ledger, lexer, lock, psql, safety, shell, sql
 from scripts.console import Console
 from scripts.dsn import clean_env
-from scripts.errors import Interrupted, OpsError
+from scripts.errors import Interrupted, OpsError, counted
 from scripts.ledger import Facts
 from scripts.plan import Plan, State, make_plan
 from scripts.psql import NOT_ALLOWED, Message, PsqlError, Session, Step
@@ -120,10 +120,9 @@ class _Runner:
                 self.checked[migration.file] = safety.check(migration, self.folder.path)
             problems += self.checked[migration.file].problems
         if problems:
-            count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
             listed = "\n".join(f"  {problem}" for problem in problems)
             raise OpsError(
-                f"{count} in {self.folder.path}; nothing was applied:\n{listed}",
+                f"{counted(len(problems), 'problem')} in {self.folder.path}; nothing was applied:\n{listed}",
                 f"mend the files (rules: migrations/README.md), then: {self.again}",
             )
         return plan

@@ -98,10 +98,11 @@ def close_left(flags: Mapping[str, Any], found: Sources, console: Console) -> No
         there = client.ask(az.rules(wanted))[0]
         if there is None:
             raise _nowhere(wanted)
+        now = datetime.now(UTC)
+        left = [rule for rule in there if firewall.is_left(rule, address, now)]
         for rule in there:
-            if not firewall.lasts(rule) and not firewall.is_left(rule, address, datetime.now(UTC)):
+            if not firewall.lasts(rule) and rule not in left:
                 console.note(f"rule {rule.name} for {rule.addresses} stays: a command of another machine may be at work")
-        left = [rule for rule in there if firewall.is_left(rule, address, datetime.now(UTC))]
         if not left:
             console.say(f"the firewall of {server} holds no temporary rule of this machine")
         for rule in left:

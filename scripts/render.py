@@ -18,10 +18,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from scripts import nodes
-from scripts.errors import UsageError
+from scripts.errors import UsageError, counted
 
 if TYPE_CHECKING:
-    from yaml import Node, ScalarNode
+    from yaml import Node
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(rf"\$(?:\{{({_NAME})\}}|({_NAME}))", re.ASCII)
@@ -79,8 +79,7 @@ class Template:
     @property
     def secrets(self) -> set[str]:
         """The variables that hold a secret: by their place, the value of one of `secrets`, or by their name."""
-        places = [inner for _, inner in nodes.secret_values(self._tree)]
-        found = {self._marks[mark] for node in places for mark in self._marks if mark in node.value}
+        found = {self._marks[mark] for _, node in nodes.secret_values(self._tree) for mark in self._in(node.value)}
         return found | {name for name in self.variables if _SECRET_NAME.search(name)}
 
     @property
@@ -139,7 +138,7 @@ class Template:
         of_marks = {mark: values[name] for mark, name in self._marks.items()}
         text = nodes.put(self._marked, of_marks)
         if nodes.is_same(self._tree, text, of_marks):
-            return self._constructible(text, values)
+            return self._constructible(text, of_marks)
         quoted, problems = self._marked, []
         for scalar in sorted(self._scalars, key=lambda scalar: scalar.start, reverse=True):  # the places before it stay
             here = {mark: of_marks[mark] for mark in self._in(scalar.value)}
@@ -151,7 +150,7 @@ class Template:
                 quoted = quoted[: scalar.start] + scalar_text + quoted[scalar.end :]
         text = nodes.put(quoted, of_marks)
         if nodes.is_same(self._tree, text, of_marks):
-            return self._constructible(text, values)
+            return self._constructible(text, of_marks)
         inside = {mark for scalar in self._scalars for mark in self._in(scalar.value)}
         outside = [mark for mark in self._marks if mark not in inside]
         raise self._error(
@@ -238,7 +237,7 @@ class Template:
         }
         found = {}
         for node in nodes.walk(self._tree):
-            if isinstance(node, yaml.ScalarNode) and any(mark in node.value for mark in self._marks):
+            if isinstance(node, yaml.ScalarNode) and self._in(node.value):
                 end = node.end_mark.index
                 found[end] = Scalar(starts[end], end, node.value, node.tag)
         return list(found.values())
@@ -268,9 +267,8 @@ class Template:
         if problems:
             raise self._error(problems)
 
-    def _constructible(self, text: str, values: Mapping[str, str]) -> str:
+    def _constructible(self, text: str, of_marks: Mapping[str, str]) -> str:
         """The text, if its tagged scalars are what their tags say, and no two keys of a mapping are the same now."""
-        of_marks = {mark: values[name] for mark, name in self._marks.items()}
         problems = [
             f"{self._place(marks[0])}: {self._names(marks)} is no {scalar.tag.rpartition(':')[2]}"
             for scalar in self._scalars
@@ -294,10 +292,9 @@ class Template:
         return ", ".join(dict.fromkeys(self._marks[mark] for mark in marks))
 
     def _error(self, problems: list[str]) -> UsageError:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         listed = "\n".join(f"  {problem}" for problem in problems)
         hint = f"invoke render --variables --template {self.name} shows what it needs, and what of it is set"
-        return UsageError(f"{self.name} can't be rendered: {count}:\n{listed}", hint)
+        return UsageError(f"{self.name} can't be rendered: {counted(len(problems), 'problem')}:\n{listed}", hint)
 
 
 def parse(text: str, name: str, added: tuple[int, ...] = ()) -> Template:
@@ -311,7 +308,8 @@ def parse(text: str, name: str, added: tuple[int, ...] = ()) -> Template:
     ]
     problems += [
         (template.line_of_node(node), f"{found.group()} is a placeholder: a ${{VARIABLE}} is meant, or the value itself")
-        for node in template_scalars(template)
+        for node in nodes.walk(template._tree)
+        if nodes.is_scalar(node)
         for found in PLACEHOLDER.finditer(node.value)
         if not template._in(found.group())
     ]
@@ -322,13 +320,6 @@ def parse(text: str, name: str, added: tuple[int, ...] = ()) -> Template:
         listed = "\n".join(f"  {name}:{line}: {problem}" for line, problem in sorted(set(problems)))
         raise UsageError(f"{name} is no template that could be rendered:\n{listed}")
     return template
-
-
-def template_scalars(template: Template) -> Iterator[ScalarNode]:
-    """Every scalar of the template's tree."""
-    import yaml
-
-    return (node for node in nodes.walk(template._tree) if isinstance(node, yaml.ScalarNode))
 
 
 def _unconstructible(template: Template) -> Iterator[tuple[Node, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scripts import firewall, flexible, settings
-from scripts.errors import UsageError
+from scripts.errors import UsageError, counted
 from scripts.flexible import Wanted, location_key
 from scripts.secret import Secret
 from scripts.settings import Sources
@@ -21,6 +21,7 @@ _AZURE = {
     "identity_name": "AZURE_IDENTITY_NAME",
     "server_role": "AZURE_SERVER_ROLE",
 }
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _YES, _NO = ("1", "true", "yes", "on", "enabled"), ("0", "false", "no", "off", "disabled")
 _EXAMPLE_SUBSCRIPTION = "`az account list --output table` shows those that the login sees"
 Number = TypeVar("Number")
@@ -117,6 +118,11 @@ class Reader:
     def _is_empty(self, flag: str) -> None:
         self.problems.append(f"--{flag.replace('_', '-')} is empty: give it a value, or leave it away")
 
+    def require(self, flag: str, value: str | None, hint: str) -> None:
+        """Notes that a setting is missing, where it is; `hint` ends the sentence."""
+        if value is None:
+            self.problems.append(f"--{flag.replace('_', '-')}, or {variable(flag)}, is missing{hint}")
+
     def note(self, flag: str, problem: str | None) -> None:
         """Keeps what is wrong with a setting, with where it stands."""
         if problem is not None:
@@ -125,22 +131,19 @@ class Reader:
     def finish(self) -> None:
         """Raises UsageError when anything was wrong."""
         if self.problems:
-            count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
             listed = "\n".join(f"  {problem}" for problem in self.problems)
             hint = f"invoke --help {self.task}; the settings stand in .env.example"
-            raise UsageError(f"{count} with the flags and settings; nothing was done:\n{listed}", hint)
+            raise UsageError(
+                f"{counted(len(self.problems), 'problem')} with the flags and settings; nothing was done:\n{listed}", hint
+            )
 
 
 def place(reader: Reader, default_server: str | None = None) -> tuple[str, str, str]:
     """The subscription, the resource group and the server that are named; problems stay with the reader."""
     subscription = reader.checked("subscription_id", subscription_problem)
     server = reader.checked("server_name", flexible.server_name_problem, default_server)
-    for flag, value, hint in (
-        ("subscription_id", subscription, f": {_EXAMPLE_SUBSCRIPTION}"),
-        ("server_name", server, ", one name for all of Azure"),
-    ):
-        if value is None:
-            reader.problems.append(f"--{flag.replace('_', '-')}, or {variable(flag)}, is missing{hint}")
+    reader.require("subscription_id", subscription, f": {_EXAMPLE_SUBSCRIPTION}")
+    reader.require("server_name", server, ", one name for all of Azure")
     group = reader.checked("resource_group", flexible.group_name_problem, f"{server or 'server'}-rg")
     return subscription or "", group or "", server or ""
 
@@ -149,12 +152,8 @@ def group_of_apps(reader: Reader) -> tuple[str, str]:
     """The subscription and the resource group of a Container App; problems stay with the reader."""
     subscription = reader.checked("subscription_id", subscription_problem)
     group = reader.checked("resource_group", flexible.group_name_problem)
-    for flag, value, hint in (
-        ("subscription_id", subscription, f": {_EXAMPLE_SUBSCRIPTION}"),
-        ("resource_group", group, ": the one of the Container App"),
-    ):
-        if value is None:
-            reader.problems.append(f"--{flag.replace('_', '-')}, or {variable(flag)}, is missing{hint}")
+    reader.require("subscription_id", subscription, f": {_EXAMPLE_SUBSCRIPTION}")
+    reader.require("resource_group", group, ": the one of the Container App")
     return subscription or "", group or ""
 
 
@@ -263,7 +262,7 @@ def _password(reader: Reader, flag: str | None) -> tuple[Secret, str] | None:
 
 def subscription_problem(text: str) -> str | None:
     """What is wrong with a subscription's id."""
-    if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text, re.IGNORECASE):
+    if UUID.fullmatch(text):
         return None
     return f"{text!r}: not a subscription's id (such as 00000000-0000-0000-0000-000000000000): {_EXAMPLE_SUBSCRIPTION}"
 

@@ -14,7 +14,7 @@ from scripts import dsn as dsns
 from scripts import flexible, github, identities, logins, request, settings, target, wiring
 from scripts.az import Az, AzError
 from scripts.console import Console, one_line
-from scripts.errors import OpsError, Pending
+from scripts.errors import OpsError, Pending, counted
 from scripts.gh import Gh
 from scripts.github import ENVIRONMENT, FROM_KEY_VAULT, Entry
 from scripts.identities import Place
@@ -131,8 +131,7 @@ class Setup:
             self.console.document(self._facts(plan, missing))
             return
         if plan.steps:
-            count = "1 step" if len(plan.steps) == 1 else f"{len(plan.steps)} steps"
-            self.console.confirm(f"Do {count} for {self.repo}?", yes=yes, again=self.again)
+            self.console.confirm(f"Do {counted(len(plan.steps), 'step')} for {self.repo}?", yes=yes, again=self.again)
             place = self._place(wanted.variables, seen)
             for step in plan.steps:
                 self._take(step, wanted, place)
@@ -310,5 +309,8 @@ def _name_problem(text: str) -> str | None:
 
 
 def _role_problem(text: str) -> str | None:
-    fits = re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text, re.IGNORECASE)
-    return None if fits else f"{text!r}: a role's id is meant (az role definition list --name NAME --query [0].name)"
+    return (
+        None
+        if request.UUID.fullmatch(text)
+        else f"{text!r}: a role's id is meant (az role definition list --name NAME --query [0].name)"
+    )

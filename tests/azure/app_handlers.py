@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from tests.azure import apps
 from tests.azure.apps import App, Revision
@@ -12,6 +14,7 @@ from tests.azure.resources import Answer, Json, Request, Resources, key
 
 PROVIDER = apps.PROVIDER
 QUERY = "?api-version=2025-07-01"
+Kept = TypeVar("Kept")
 
 
 # --- Registration, environments, identities ---------------------------------------------------------------------------
@@ -61,14 +64,19 @@ def not_found(kind: str, request: Request) -> Refusal:
     return Refusal(404, "ResourceNotFound", message)
 
 
-def show_environment(state: Resources, request: Request) -> Answer:
+def the_one(kept: Mapping[str, Kept], kind: str, state: Resources, request: Request) -> Kept:
+    """What a request names, of the resources of one kind. Raises Refusal."""
     registered(state, request)
     state.group(request)
     words = request.words
-    found = state.container.environments.get(key(words["subscription"], words["group"], words["name"]))
+    found = kept.get(key(words["subscription"], words["group"], words["name"]))
     if found is None:
-        raise not_found(f"{PROVIDER}/managedEnvironments", request)
-    return Answer(200, found)
+        raise not_found(f"{PROVIDER}/{kind}", request)
+    return found
+
+
+def show_environment(state: Resources, request: Request) -> Answer:
+    return Answer(200, the_one(state.container.environments, "managedEnvironments", state, request))
 
 
 def show_identity(state: Resources, request: Request) -> Answer:
@@ -85,13 +93,7 @@ def show_identity(state: Resources, request: Request) -> Answer:
 
 
 def the_app(state: Resources, request: Request) -> App:
-    registered(state, request)
-    state.group(request)
-    words = request.words
-    found = state.container.apps.get(key(words["subscription"], words["group"], words["name"]))
-    if found is None:
-        raise not_found(f"{PROVIDER}/containerApps", request)
-    return found
+    return the_one(state.container.apps, "containerApps", state, request)
 
 
 def domain(state: Resources, app: App) -> str:
