@@ -64,7 +64,8 @@ FLAGS = {
     "local": "Use the server of `invoke up`; start it when it isn't running.",
     "location": "The region of a new server, such as eastus2.",
     "location_fallback": "Regions to take when that one is closed, or none; with commas (in the US: eastus2,centralus,westus2).",
-    "lock_timeout": "How long the role's statements wait for a lock (5s).",
+    "lock_retries": "Times that a file which got no lock is tried again (4).",
+    "lock_timeout": "How long a statement waits for a lock on a table (5s).",
     "lock_wait": "Seconds to wait for another runner to finish (300).",
     "migrations_dir": "The folder of the migrations (migrations/).",
     "new_revision": "Make a new revision although nothing differs.",
@@ -79,6 +80,7 @@ FLAGS = {
     "quiet": "Seconds without a connection after which a login role counts as out of use (10).",
     "ready_deadline": "Seconds until the database has to answer, or a new revision to be ready (360).",
     "repo": "The GitHub repository, OWNER/NAME (the one of this folder).",
+    "rehearse": "Run the pending files for real, in a transaction that is rolled back.",
     "reset_admin_password": "Give the administrator of an existing server a new password.",
     "resource_group": "The resource group (of a server: its name and -rg).",
     "resume": "Run a no-transaction file that was cut off again, from its beginning.",
@@ -91,7 +93,7 @@ FLAGS = {
     "sku_name": "The compute SKU (standard_b1ms).",
     "sslmode": "The TLS of the DSNs: require, or verify-full (require).",
     "sslrootcert": "With verify-full, the file of the roots that are trusted (the system's).",
-    "statement_timeout": "How long one statement of the role may take (60s).",
+    "statement_timeout": "How long one statement may take (of the application's role: 60s).",
     "storage_size_gib": "The size of the disk, from 32 on (32); it can grow, and not shrink.",
     "subscription_id": "The Azure subscription.",
     "template": "Another template than that of --app.",
@@ -159,6 +161,13 @@ def seconds(flag: str, value: str | None, default: float) -> float:
     if not 0 <= number < float("inf"):
         raise UsageError(f"--{flag} {value}: not a number of seconds")
     return number
+
+
+def whole(flag: str, value: str) -> int:
+    """A flag's value as a number of times."""
+    if not (value.isascii() and value.isdigit()):
+        raise UsageError(f"--{flag} {value}: not a whole number")
+    return int(value)
 
 
 def folder(value: str | None) -> Path:
@@ -293,10 +302,14 @@ def migrate(
     migrations_dir: str | None = None,
     to: str | None = None,
     plan: bool = False,
+    rehearse: bool = False,
     allow_out_of_order: bool = False,
     resume: bool = False,
     wait: str | None = None,
     lock_wait: str | None = None,
+    lock_timeout: str | None = None,
+    lock_retries: str | None = None,
+    statement_timeout: str | None = None,
     open_firewall: bool = False,
     subscription_id: str | None = None,
     resource_group: str | None = None,
@@ -307,20 +320,22 @@ def migrate(
     """Apply the pending migrations, each in one transaction with its ledger row."""
     flags = dict(locals())
     from scripts import migrate as migrating
-    from scripts import opening, target
+    from scripts import opening, runner, target
 
     goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
-    options = migrating.Options(
+    options = runner.Options(
         folder=folder(migrations_dir),
         to=to,
-        plan_only=plan,
         allow_out_of_order=allow_out_of_order,
         resume=resume,
         wait=seconds("wait", wait, 0.0),
-        lock_wait=seconds("lock-wait", lock_wait, 300.0),
+        lock_wait=seconds("lock-wait", lock_wait, runner.LOCK_WAIT),
+        lock_timeout=runner.LOCK_TIMEOUT if lock_timeout is None else settings.checked_time("lock-timeout", lock_timeout),
+        lock_retries=runner.LOCK_RETRIES if lock_retries is None else whole("lock-retries", lock_retries),
+        statement_timeout=None if statement_timeout is None else settings.checked_time("statement-timeout", statement_timeout),
     )
     with opening.way_in(flags, goal, console):
-        migrating.run(goal, options, console)
+        migrating.run(goal, options, console, plan_only=plan, rehearse=rehearse)
 
 
 @command

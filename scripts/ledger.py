@@ -36,6 +36,7 @@ FACTS = f"""SELECT pg_catalog.json_build_object(
     SELECT FROM pg_attribute WHERE attrelid = to_regclass('{TABLE}') AND attname = 'state' AND NOT attisdropped))"""
 # As JSON, whatever columns there are: an older ledger has but two.
 ROWS = f"SELECT pg_catalog.to_jsonb(m) FROM {TABLE} AS m"
+BACKEND = "SELECT pg_catalog.pg_backend_pid()"
 TRY_LOCK = f"SELECT pg_try_advisory_lock({LOCK_KEY})"
 _HOLDS_LOCK = f"""SELECT FROM pg_catalog.pg_locks AS l
   WHERE l.locktype = 'advisory' AND l.granted AND l.pid = pg_catalog.pg_backend_pid() AND l.objsubid = 1
@@ -86,6 +87,11 @@ class Row:
         match = re.match(r"[0-9]+(?![0-9A-Za-z])", self.version.replace("_", "-"))
         return int(match.group()) if match else None
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether it is of a repeatable file."""
+        return self.version.startswith("R__")
+
 
 def literal(value: str | None) -> str:
     """A value as an SQL literal, however the server reads a backslash in a plain one (standard_conforming_strings)."""
@@ -106,6 +112,10 @@ def rows(lines: Iterable[str]) -> list[Row]:
     return [Row(**{key: value for key, value in json.loads(line).items() if key in known}) for line in lines]
 
 
+_RECORDED = ("name", "checksum", "applied_at", "applied_by", "duration_ms", "state", "tool_version", "git_revision")
+_STARTED = tuple(column for column in _RECORDED if column != "duration_ms")
+
+
 def _row(migration: Migration, state: str, revision: str | None) -> str:
     duration = "(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::pg_catalog.int8"
     values = [
@@ -119,23 +129,23 @@ def _row(migration: Migration, state: str, revision: str | None) -> str:
         literal(__version__),
         literal(revision),
     ]
-    columns = "version, name, checksum, applied_at, applied_by, duration_ms, state, tool_version, git_revision"
-    return f"INSERT INTO {TABLE} ({columns}) VALUES ({', '.join(values)})"
+    return f"INSERT INTO {TABLE} (version, {', '.join(_RECORDED)}) VALUES ({', '.join(values)})"
+
+
+def _excluded(columns: Iterable[str]) -> str:
+    return ", ".join(f"{column} = excluded.{column}" for column in columns)
 
 
 def applied(migration: Migration, revision: str | None) -> str:
-    """Records a file in the transaction that ran it."""
-    return _row(migration, "applied", revision)
+    """Records a file in the transaction that ran it; the row of a repeatable one is of its last run."""
+    row = _row(migration, "applied", revision)
+    return f"{row} ON CONFLICT (version) DO UPDATE SET {_excluded(_RECORDED)}" if migration.repeatable else row
 
 
 def started(migration: Migration, revision: str | None) -> str:
     """Records that a no-transaction file begins; a row that says so already is taken over."""
-    update = "name, checksum, applied_at, applied_by, state, tool_version, git_revision"
-    excluded = ", ".join(f"{column} = excluded.{column}" for column in update.split(", "))
-    return (
-        f"{_row(migration, 'started', revision)} ON CONFLICT (version) DO UPDATE SET {excluded}"
-        f" WHERE schema_migrations.state = 'started'"
-    )
+    again = f"ON CONFLICT (version) DO UPDATE SET {_excluded(_STARTED)} WHERE schema_migrations.state = 'started'"
+    return f"{_row(migration, 'started', revision)} {again}"
 
 
 def finished(migration: Migration) -> str:

@@ -16,13 +16,12 @@ from scripts.errors import UsageError
 from scripts.grants import MAINTENANCE, Extra
 from scripts.ledger import literal
 from scripts.secret import Secret
+from scripts.settings import checked_time, milliseconds
 from scripts.shell import quoted
 
 SECOND = "_b"  # what the second login role's name ends with
 # Settings of the role, which stand in for what an application forgets; times as PostgreSQL writes them.
 TIMEOUTS = {"statement_timeout": "60s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "60s"}
-_UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
-_TIMES = "write it as 30s, 500ms, 2min, or 0 for none"
 _OF_SERVER = ("pg_parameter_acl", "pg_tablespace")  # catalogs of what no migration grants to a group
 _NAME_LIMIT = 63  # bytes of a name in PostgreSQL (NAMEDATALEN - 1); a longer one is cut off
 
@@ -64,10 +63,8 @@ def wanted(user: str, limit: str | None, timeouts: Mapping[str, str | None]) -> 
     if limit is not None and not re.fullmatch(r"[1-9][0-9]{0,5}", limit):
         raise UsageError(f"--connection-limit {limit}: not a number of connections", "write it as 20")
     for setting, value in timeouts.items():
-        if value is not None and not 0 <= milliseconds(value) < 2**31:
-            raise UsageError(f"--{_flag(setting)} {value}: not a time", _TIMES)
-        if value is not None and value.strip().isdigit() and milliseconds(value):
-            raise UsageError(f"--{_flag(setting)} {value}: {value.strip()} of what? PostgreSQL would take milliseconds", _TIMES)
+        if value is not None:
+            checked_time(_flag(setting), value)
     given = {setting: value for setting, value in timeouts.items() if value is not None}
     return Wanted(user=user, limit=int(limit) if limit else None, timeouts=given)
 
@@ -88,12 +85,6 @@ def _check_name(user: str) -> None:
         problem = f"ends with {SECOND}, as only the second of the two login roles does"
     if problem:
         raise UsageError(f"the login role {user!r} {problem}", "choose another: --backtest-service-user NAME")
-
-
-def milliseconds(value: str) -> int:
-    """A time setting in milliseconds; -1 when it isn't one."""
-    match = re.fullmatch(r"([0-9]+)\s*(ms|s|min|h|d)?", value.strip())
-    return int(match[1]) * _UNITS[match[2] or ""] if match else -1
 
 
 def active(seen: Rights, names: Sequence[str]) -> list[str]:

@@ -20,6 +20,8 @@ class State(Enum):
     CHANGED = "changed"  # applied, and the file is another now
     MISSING = "missing"  # applied, and the file is gone
     OUT_OF_ORDER = "out of order"  # pending, and a newer one is applied
+    OUTDATED = "outdated"  # a repeatable file that is another now: it will run again
+    RETIRED = "retired"  # a repeatable file that is gone; what it made is a numbered file's to drop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,23 +55,30 @@ class Plan:
 
 
 def make_plan(folder: Folder, rows: Sequence[Row], *, to: str | None = None, allow_out_of_order: bool = False) -> Plan:
-    """Compares the folder with the ledger's rows. Raises UsageError when `to` names no file."""
+    """Compares the folder with the ledger's rows. Raises UsageError when `to` names no file.
+
+    With `to`, no repeatable file is pending: it may rest on a numbered one behind that.
+    """
     by_number = {row.number: row for row in rows if row.number is not None}
     newest = max((row for row in rows if row.state == "applied" and row.number is not None), key=_number_of, default=None)
     entries = [_entry(migration, by_number.get(migration.number), newest) for migration in folder.migrations]
     numbers = {migration.number for migration in folder.migrations}
+    repeated = {row.version: row for row in rows if row.repeatable}
     for row in rows:
-        if row.number not in numbers:
+        if row.number not in numbers and not row.repeatable:
             file = f"{row.version}_{row.name}.sql" if row.name else row.version
             entries.append(Entry(state=State.MISSING, version=row.version, file=file, migration=None, row=row))
     entries.sort(key=lambda entry: (_number_of(entry.row) if entry.row else int(entry.version), entry.file))
+    entries += [_repeatable(migration, repeated.pop(migration.version, None)) for migration in folder.repeatables]
+    for version, row in sorted(repeated.items()):
+        entries.append(Entry(state=State.RETIRED, version=version, file=f"{version}.sql", migration=None, row=row))
     last = None if to is None else _last(to, folder)
     pending = tuple(
         entry.migration
         for entry in entries
         if entry.migration is not None
-        and entry.state in (State.PENDING, State.STARTED, State.OUT_OF_ORDER)
-        and (last is None or entry.migration.number <= last)
+        and entry.state in (State.PENDING, State.STARTED, State.OUT_OF_ORDER, State.OUTDATED)
+        and (last is None or (not entry.migration.repeatable and entry.migration.number <= last))
     )
     problems = [*folder.problems]
     for entry in entries:
@@ -89,6 +98,11 @@ def _entry(migration: Migration, row: Row | None, newest: Row | None) -> Entry:
         state = State.CHANGED
     else:
         state = State.APPLIED
+    return Entry(state=state, version=migration.version, file=migration.file, migration=migration, row=row)
+
+
+def _repeatable(migration: Migration, row: Row | None) -> Entry:
+    state = State.PENDING if row is None else State.APPLIED if row.checksum == migration.checksum else State.OUTDATED
     return Entry(state=state, version=migration.version, file=migration.file, migration=migration, row=row)
 
 

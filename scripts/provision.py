@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scripts import caller, foundation, handover, logins, migrate, opening, request, roles, server, settings, target
+from scripts import caller, foundation, handover, logins, migrate, opening, request, roles, runner, server, settings, target
 from scripts.az import Az
 from scripts.blueprint import Action, Kind, Plan, Step
 from scripts.clients import Mode
@@ -241,7 +241,7 @@ def _fill(goal: Target, filling: _Filling, console: Console) -> _Filled:
     app, code = None, ExitCode.OK
     with console.gathering() as documents:
         if filling.migrate:
-            migrate.run(goal, migrate.Options(), console)
+            migrate.run(goal, runner.Options(), console)
             parts["migrations"] = documents.pop()
         if filling.roles:
             destinations = replace(filling.roles.destinations, app_file=goal.app_file)

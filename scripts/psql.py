@@ -32,9 +32,8 @@ _NOT_READY = re.compile(
     "|closed the connection unexpectedly|recovery mode|not yet accepting|Network is unreachable|No route to host"
 )
 # A session as a file may expect to find it, whatever the one before did. Not DISCARD ALL: it gives up the lock.
-# In a transaction of its own: the next one begins as the defaults say that stand when it begins, READ ONLY for one.
+_UNBECOME = ("RESET SESSION AUTHORIZATION", "RESET ROLE")
 _CLEAN_SESSION = (
-    "BEGIN",
     "RESET SESSION AUTHORIZATION",
     "RESET ROLE",
     "RESET ALL",
@@ -43,8 +42,14 @@ _CLEAN_SESSION = (
     "DEALLOCATE ALL",
     "CLOSE ALL",
     "UNLISTEN *",
-    "COMMIT",
 )
+# What COMMIT would check, by name: ALL would also hold for constraints that later files make.
+_CONSTRAINTS = """SELECT pg_catalog.concat('SET CONSTRAINTS ',
+  pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I', n.nspname, c.conname), ', '), ' {mode}')
+  FROM pg_catalog.pg_constraint AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.connamespace
+  WHERE c.{which} HAVING pg_catalog.count(*) > 0 \\gexec"""
+_CHECK_NOW = _CONSTRAINTS.format(mode="IMMEDIATE", which="condeferrable")
+_DEFERRED_AGAIN = _CONSTRAINTS.format(mode="DEFERRED", which="condeferred")
 # psql's own state as the runner needs it, after a file that used meta-commands.
 _CLEAN_PSQL = (
     "\\set VERBOSITY verbose\n\\set ON_ERROR_STOP 1\n\\unset ECHO\n\\unset FETCH_COUNT\n\\unset SHOW_ALL_RESULTS\n"
@@ -129,6 +134,7 @@ class Step:
     variables: frozenset[str] = frozenset()  # psql variables the file mentions: it must not see another file's
     uses_metas: bool = False
     run_as: str = ""  # SQL for the name of the role that the file runs as, if it isn't the user's own
+    settings: Sequence[str] = ()  # statements that set what the file's session begins with beyond the defaults
     guard: str = field(default_factory=lambda: f"guard_{secrets.token_hex(8)}_")
 
 
@@ -158,37 +164,65 @@ def script(step: Step, following: Step | None) -> str:
     that writes the ledger row: whatever the file did, the row stands if and only if the file's own work does. One
     file's end and the next one's beginning go to the server as one message, because round trips are what costs time.
     """
-    g = step.guard
-    end = ["RESET SESSION AUTHORIZATION", "RESET ROLE"]
-    pid_moved = f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) :{g}pid"
     lines = [f"\\i {_argument(step.file)}"]
     if step.transactional:
-        xid_moved = f"pg_catalog.pg_current_xact_id()::pg_catalog.text OPERATOR(pg_catalog.<>) :'{g}xid'"
-        guard = _raise(GUARD_FAILED, f"{xid_moved} OR {pid_moved}")
-        end += ["SET LOCAL search_path = pg_catalog", guard, *step.after, "COMMIT"]
+        end = [*_UNBECOME, *_guarded(step), *step.after, "COMMIT"]
     else:
         # Whatever the file made the default, its row is to be written.
-        end = ["SET TRANSACTION READ WRITE", *end, "SET search_path = pg_catalog", _raise(GUARD_FAILED, pid_moved), *step.after]
+        guard = _raise(GUARD_FAILED, _pid_moved(step))
+        end = ["SET TRANSACTION READ WRITE", *_UNBECOME, "SET search_path = pg_catalog", guard, *step.after]
         lines.append(_message(end) + ";")
         # Had the file left a transaction open, its row would still be in it.
         end = [_raise(GUARD_FAILED, "pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL")]
     if step.uses_metas:
         lines += [_message(end) + ";", _CLEAN_PSQL.rstrip()]
         end = []
-    lines.append(prologue(following, end) if following else _message([*end, *_CLEAN_SESSION]) + ";")
+    lines.append(prologue(following, end) if following else _message([*end, "BEGIN", *_CLEAN_SESSION, "COMMIT"]) + ";")
     return "\n".join(lines) + "\n"
 
 
 def prologue(step: Step, end: Sequence[str] = ()) -> str:
     """What comes before a file, behind what ends the one before it: a clean session, and the guard's notes."""
     unset = [f"\\unset {name}" for name in sorted(step.variables)]
-    become = f", pg_catalog.set_config('role', {step.run_as}, false) AS role" if step.run_as else ""
-    note = f"SELECT pg_catalog.pg_current_xact_id() AS xid, pg_catalog.pg_backend_pid() AS pid{become}"
+    # In a transaction of its own: the next one begins as the defaults say that stand when it begins, READ ONLY for one.
+    clean = ["BEGIN", *_CLEAN_SESSION, *step.settings, "COMMIT"]
     if step.transactional:
-        return "\n".join([*unset, _message([*end, *_CLEAN_SESSION, "BEGIN", note]) + f" \\gset {step.guard}"])
+        return "\n".join([*unset, _message([*end, *clean, "BEGIN", _note(step)]) + f" \\gset {step.guard}"])
     # Each of its own: what is recorded before a no-transaction file must be committed before it begins.
-    begin = [_message([*end, *_CLEAN_SESSION]) + ";", *(f"{statement};" for statement in step.before)]
-    return "\n".join([*unset, *begin, f"{note} \\gset {step.guard}"])
+    begin = [_message([*end, *clean]) + ";", *(f"{statement};" for statement in step.before)]
+    return "\n".join([*unset, *begin, f"{_note(step)} \\gset {step.guard}"])
+
+
+def _note(step: Step) -> str:
+    """What the guard compares with; and the session becomes the role that the file runs as."""
+    become = f", pg_catalog.set_config('role', {step.run_as}, false) AS role" if step.run_as else ""
+    return f"SELECT pg_catalog.pg_current_xact_id() AS xid, pg_catalog.pg_backend_pid() AS pid{become}"
+
+
+def rehearsal(steps: Sequence[Step]) -> Iterator[str]:
+    """What psql reads to run files, all transactional, in one transaction that is rolled back: one text for each file.
+
+    What COMMIT would check is checked at each file's end; constraints that were deferred until then are so again for the next.
+    """
+    for index, step in enumerate(steps):
+        unset = [f"\\unset {name}" for name in sorted(step.variables)]
+        clean = [*_CLEAN_SESSION, *step.settings]
+        start = _message(["BEGIN", *clean] if index == 0 else clean) + ";"
+        end = [*_UNBECOME, *_guarded(step), *step.after]
+        lines = [start, *unset, f"{_note(step)} \\gset {step.guard}", f"\\i {_argument(step.file)}", _message(end) + ";"]
+        lines += [_CLEAN_PSQL.rstrip()] if step.uses_metas else []
+        lines += [_CHECK_NOW, "ROLLBACK;" if index + 1 == len(steps) else _DEFERRED_AGAIN]
+        yield "\n".join(lines) + "\n"
+
+
+def _pid_moved(step: Step) -> str:
+    return f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) :{step.guard}pid"
+
+
+def _guarded(step: Step) -> list[str]:
+    """What fails unless the transaction is still the one in which the file began."""
+    xid_moved = f"pg_catalog.pg_current_xact_id()::pg_catalog.text OPERATOR(pg_catalog.<>) :'{step.guard}xid'"
+    return ["SET LOCAL search_path = pg_catalog", _raise(GUARD_FAILED, f"{xid_moved} OR {_pid_moved(step)}")]
 
 
 class Session:
@@ -238,6 +272,10 @@ class Session:
         self._await(self._send(sql.rstrip().rstrip(";") + ";\n"), output.append)
         return output
 
+    def read(self, sql: str) -> list[str]:
+        """As `query`, in a transaction in which the server refuses to write."""
+        return self.query(f"BEGIN READ ONLY;\n{sql.rstrip().rstrip(';')};\nCOMMIT")
+
     def attempt(self, statements: Iterable[str]) -> list[str]:
         """Tries statements, each in a transaction of its own that is rolled back; returns their SQLSTATEs ("00000": it worked).
 
@@ -269,6 +307,14 @@ class Session:
                 following = steps[ahead + 1] if ahead + 1 < len(steps) else None
                 marks.append(self._send(script(steps[ahead], following)))
             self._await(marks[index], self._on_output)
+            yield step
+
+    def rehearse(self, steps: Sequence[Step], files: Mapping[str, Content]) -> Iterator[Step]:
+        """As `run`, in one transaction that is rolled back at the end, or when psql ends before that."""
+        self._process.send(f"\\cd {_argument(self._client.stage(files))}\n")
+        for step, text in zip(steps, rehearsal(steps), strict=True):
+            self._client.provide(step.needs)
+            self._await(self._send(text), self._on_output)
             yield step
 
     def _send(self, text: str) -> int:

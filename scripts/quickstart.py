@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts import handover, ledger, logins, migrate, probe, roles, server, settings, target
+from scripts import handover, ledger, logins, migrate, probe, roles, runner, server, settings, target
 from scripts.console import Console
 from scripts.errors import ExitCode
 from scripts.psql import Session
@@ -35,7 +35,7 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
     if app:
         console.conceal(app[0].password, app[0].uri())
     console.say(f"server: {up.choice}, {'started' if up.started else 'running'}")
-    migrate.run(goal, migrate.Options(wait=10.0), console)
+    migrate.run(goal, runner.Options(wait=10.0), console)
     wanted = logins.wanted(settings.app_user(None, found), None, {})
     ended = roles.run(
         goal,

@@ -7,14 +7,15 @@ both. Pure but for reading the files that a migration includes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from scripts import lexer, sql
 from scripts.lexer import Lexed, Meta, Statement
-from scripts.sql import Migration, Problem
+from scripts.sql import Folder, Migration, Problem
 
 _BLANKS = re.compile(f"[{lexer.BLANKS}]+")
 
@@ -107,6 +108,33 @@ class Checked:
     variables: frozenset[str] = frozenset()  # psql variables it mentions
     uses_metas: bool = False
     problems: tuple[Problem, ...] = ()
+
+
+def read_folder(path: Path) -> tuple[Folder, dict[str, Checked]]:
+    """Reads a folder, and its repeatable files through: whether one has changed depends on what it includes and copies, too.
+
+    Raises UsageError as `sql.read_folder` does. The second is what was read through, by file.
+    """
+    folder = sql.read_folder(path)
+    checked = {migration.file: _with_all_it_reads(check(migration, path)) for migration in folder.repeatables}
+    return replace(folder, repeatables=tuple(item.migration for item in checked.values())), checked
+
+
+def _with_all_it_reads(checked: Checked) -> Checked:
+    """The same with a checksum over everything that psql reads for it."""
+    migration = checked.migration
+    others = {path: content for path, content in checked.files.items() if path != migration.file}
+    if not others:
+        return checked
+    whole = hashlib.sha256(migration.checksum.encode("ascii"))
+    for path, content in sorted(others.items()):
+        try:
+            data = content if isinstance(content, bytes) else content.read_bytes()
+        except OSError as error:
+            problem = Problem(migration.file, None, f"reads {path}, which can't be read: {error.strerror}")
+            return replace(checked, problems=(*checked.problems, problem))
+        whole.update(f"\n{path} {hashlib.sha256(data).hexdigest()}".encode())
+    return replace(checked, migration=replace(migration, checksum=whole.hexdigest()))
 
 
 def check(migration: Migration, folder: Path) -> Checked:

@@ -23,6 +23,8 @@ DEFAULT_IMAGE = "postgres:{version}-alpine"
 DEFAULT_VERSION = 16  # as on Azure
 DEFAULT_APP_USER = "backtest_service"
 ADMIN_DSN, ADMIN_PASSWORD = "POSTGRES_ADMIN_DSN", "POSTGRES_ADMIN_PASSWORD"
+_UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
+_TIMES = "write it as 30s, 500ms, 2min, or 0 for none"
 # In the order in which they are looked for.
 DSN_VARIABLES = (ADMIN_DSN, "POSTGRES_DSN")
 
@@ -50,6 +52,22 @@ class Sources:
         if self.file.get(name):
             return Value(self.file[name], f"{name} ({self.file_name})")
         return None
+
+
+def milliseconds(value: str) -> int:
+    """A time as PostgreSQL's settings have it, in milliseconds; -1 when it isn't one."""
+    match = re.fullmatch(r"([0-9]+)\s*(ms|s|min|h|d)?", value.strip())
+    return int(match[1]) * _UNITS[match[2] or ""] if match else -1
+
+
+def checked_time(flag: str, value: str) -> int:
+    """A flag's value as such a time. Raises UsageError when it is none, or a number of nobody knows what."""
+    time = milliseconds(value)
+    if not 0 <= time < 2**31:
+        raise UsageError(f"--{flag} {value}: not a time", _TIMES)
+    if value.strip().isdigit() and time:
+        raise UsageError(f"--{flag} {value}: {value.strip()} of what? PostgreSQL would take milliseconds", _TIMES)
+    return time
 
 
 def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -> Sources:

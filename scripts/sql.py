@@ -15,6 +15,7 @@ from pathlib import Path
 from scripts.errors import UsageError
 
 _NAME = re.compile(r"(?P<version>[0-9]+)[_-](?P<name>.+)\.sql", re.DOTALL)
+_REPEATABLE = re.compile(r"(?P<version>R__(?P<name>.+))\.sql", re.DOTALL)
 _DIRECTIVE = re.compile(r"^--[ \t]*migrate:[ \t]*(?P<word>.*?)[ \t]*$", re.MULTILINE)
 _COMMENT = re.compile(r"\s+|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
@@ -35,10 +36,10 @@ class Problem:
 class Migration:
     """One file of the migrations folder."""
 
-    version: str  # the digits as written, as the ledger has them: "0001"
+    version: str  # the digits as written, as the ledger has them: "0001"; of a repeatable file "R__views"
     name: str  # "schema_migrations"
     file: str  # "0001_schema_migrations.sql"
-    checksum: str = field(repr=False)  # sha256 of the text, hexadecimal
+    checksum: str = field(repr=False)  # sha256 of the text, hexadecimal; of a repeatable file, with what it includes (`safety`)
     text: str = field(repr=False)  # BOM removed, line ends LF
     transactional: bool = True  # False: "-- migrate: no-transaction"
 
@@ -46,6 +47,11 @@ class Migration:
     def number(self) -> int:
         """The version as a number, which orders the files: 2 comes before 0010."""
         return int(self.version)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it runs behind the numbered ones whenever it has changed: a view, a function, a grant."""
+        return self.version.startswith("R__")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,12 @@ class Folder:
     path: Path
     migrations: tuple[Migration, ...]
     problems: tuple[Problem, ...]
+    repeatables: tuple[Migration, ...] = ()  # by name
+
+    @property
+    def files(self) -> tuple[Migration, ...]:
+        """All of them, as they run."""
+        return (*self.migrations, *self.repeatables)
 
 
 def normalise(data: bytes) -> str:
@@ -70,7 +82,7 @@ def normalise(data: bytes) -> str:
 
 
 def read_folder(path: Path) -> Folder:
-    """Reads every migration of a folder, in numeric order of its digits; other files are left alone.
+    """Reads every migration of a folder, in numeric order of its digits, the repeatable ones by name; others are left alone.
 
     Raises UsageError when the folder isn't there or can't be read. What is wrong with a file is a Problem, so that
     all of them can be listed at once.
@@ -79,15 +91,19 @@ def read_folder(path: Path) -> Folder:
         names = sorted(entry.name for entry in path.iterdir() if entry.name.lower().endswith(".sql") and entry.is_file())
     except OSError as error:
         raise UsageError(f"the migrations folder {path} can't be read: {error.strerror}", "name it: --migrations-dir") from None
-    migrations, problems = [], []
+    migrations: list[Migration] = []
+    repeatables: list[Migration] = []
+    problems: list[Problem] = []
     for name in names:
-        match = _NAME.fullmatch(name)
+        match = _NAME.fullmatch(name) or _REPEATABLE.fullmatch(name)
         if match is not None and re.search(r"[\x00-\x1f\x7f\\]", name):
             problems.append(Problem(repr(name), None, "has a backslash or a control character in its name"))
             continue
         if match is None:
             if name[0].isdigit():
                 problems.append(Problem(name, None, "isn't named NNNN_name.sql (digits, then _ or -)"))
+            elif name.startswith(("r__", "R__")):
+                problems.append(Problem(name, None, "isn't named R__name.sql"))
             continue
         try:
             text = normalise((path / name).read_bytes())
@@ -102,10 +118,13 @@ def read_folder(path: Path) -> Folder:
         transactional, directive_problems = _directives(name, text)
         problems += directive_problems
         checksum = hashlib.sha256(text.encode("utf-8")).hexdigest()
-        migrations.append(Migration(match["version"], match["name"], name, checksum, text, transactional))
+        migration = Migration(match["version"], match["name"], name, checksum, text, transactional)
+        if migration.repeatable and not transactional:
+            problems.append(Problem(name, 1, "a repeatable file runs in a transaction: give what can't to a numbered file"))
+        (repeatables if migration.repeatable else migrations).append(migration)
     migrations.sort(key=lambda migration: (migration.number, migration.file))
     problems += _duplicates(migrations)
-    return Folder(path, tuple(migrations), tuple(problems))
+    return Folder(path, tuple(migrations), tuple(problems), tuple(repeatables))
 
 
 def _directives(name: str, text: str) -> tuple[bool, list[Problem]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts import ledger, sql
+from scripts import ledger, safety
 from scripts.console import Console
 from scripts.errors import ExitCode, OpsError
 from scripts.plan import Plan, State, make_plan
@@ -14,7 +14,7 @@ from scripts.target import Target
 
 def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode:
     """Prints every migration with its state and a summary; PENDING unless all are applied and unchanged."""
-    found = sql.read_folder(folder)
+    found, _ = safety.read_folder(folder)
 
     def look(session: Session) -> tuple[ledger.Facts, Plan]:
         facts = ledger.facts(session.query(ledger.FACTS))
@@ -60,5 +60,5 @@ def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode
             ],
         }
     )
-    fine = not plan.problems and set(counts) <= {State.APPLIED.value}
+    fine = not plan.problems and set(counts) <= {State.APPLIED.value, State.RETIRED.value}
     return ExitCode.OK if fine else ExitCode.PENDING

@@ -84,13 +84,20 @@ class Database:
 
     def dump(self) -> str:
         """The schema as pg_dump has it, without the lines that differ from run to run."""
+        return self._dump("--schema-only", "--no-owner")
+
+    def _dump(self, *flags: str) -> str:
         major = int(self.execute("SHOW server_version_num")[0][0]) // 10000
         version = min(version for version in embedded.VERSIONS if version >= major)
-        argv = [str(embedded.program("pg_dump", version)), "--schema-only", "--no-owner", "--dbname", self.uri]
+        argv = [str(embedded.program("pg_dump", version)), *flags, "--dbname", (self.superuser or self.dsn).uri().reveal()]
         result = subprocess.run(argv, env=ENV, capture_output=True, text=True, check=True)
         # A server 17.12 numbers its columns' versions, which an older pg_dump takes for an option that somebody set.
         differing = re.compile(r"\\(un)?restrict |ALTER TABLE .* SET \(pg_attver=\d+\);")
         return "\n".join(line for line in result.stdout.splitlines() if not differing.match(line))
+
+    def whole_dump(self) -> str:
+        """All that pg_dump knows of the database, its rows too."""
+        return self._dump()
 
     def psql(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """Bare psql, as a user would run it, stopping at the first error."""

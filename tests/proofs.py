@@ -112,7 +112,7 @@ def kill(runner: subprocess.Popen[str], victim: str) -> None:
         label = ["docker", "ps", "--quiet", "--filter", "label=postgres-serving-split=psql"]
         containers = subprocess.run(label, env=ENV, capture_output=True, text=True, check=True).stdout.split()
         mine = [container for container in containers if _belongs(container, runner)]
-        assert len(mine) == 1
+        assert mine  # the runner's, and perhaps the one that looks who holds a lock
         subprocess.run(["docker", "kill", "--signal", "KILL", *mine], env=ENV, capture_output=True, check=True)
 
 

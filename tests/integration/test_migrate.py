@@ -120,8 +120,12 @@ def test_plan_writes_nothing(database: Database, folder: Path, begun: bool) -> N
     dump, ledger = database.dump(), database.ledger()
     result = migrate(database, folder, "embedded", "--plan")
     assert result.returncode == 0, result.stderr
-    expected = ["  would apply 0001_a.sql", "  would apply 0002_b.sql", "  would apply 0003_c.sql  (outside a transaction)"]
-    expected += [f"{2 if begun else 3} pending; nothing was written"]
+    expected = [
+        "  would apply 0001_a.sql  (25 bytes, in a transaction)",
+        "  would apply 0002_b.sql  (25 bytes, in a transaction)",
+        "  would apply 0003_c.sql  (52 bytes, outside a transaction)",
+        f"{2 if begun else 3} pending; nothing was written",
+    ]
     assert result.stdout.splitlines()[1:] == expected[1 if begun else 0 :]
     assert database.dump() == dump
     assert database.ledger() == ledger
@@ -137,7 +141,9 @@ def test_json_is_one_document_with_what_was_applied(database: Database, folder: 
     target = str(database.dsn)
 
     planned = migrate(database, folder, "embedded", "--plan", "--json")
-    assert json.loads(planned.stdout) == {"target": target, "applied": [], "pending": ["0001_a.sql", "0002_b.sql"]}
+    document = json.loads(planned.stdout)
+    assert [item["file"] for item in document.pop("planned")] == document["pending"]
+    assert document == {"target": target, "applied": [], "pending": ["0001_a.sql", "0002_b.sql"]}
 
     result = migrate(database, folder, "embedded", "--json")
     document = json.loads(result.stdout)
@@ -361,7 +367,7 @@ def test_a_no_transaction_file_that_failed_is_resumed(database: Database, folder
     stopped = migrate(database, folder, mode)
     assert stopped.returncode == 1
     assert "0002_b.sql was started at" in stopped.stderr
-    assert '--resume drops first: public."A id"' in stopped.stderr
+    assert '--resume first runs: DROP INDEX CONCURRENTLY public."A id";' in stopped.stderr
     assert f"run it again from its beginning: invoke migrate --dsn - --psql {mode}" in stopped.stderr
     assert stopped.stderr.rstrip().endswith("--resume")
     assert database.ledger() == {"0001": "applied", "0002": "started"}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts import logins
+from scripts import logins, settings
 from scripts.catalogs import GROUPS, OWNER, READER, WRITER, Grant, Rights
 from scripts.errors import UsageError
 from scripts.logins import Wanted
@@ -122,7 +122,7 @@ def test_no_time(setting: str, flag: str, value: str) -> None:
     [("250", 250), ("250ms", 250), ("60s", 60_000), ("1min", 60_000), ("2h", 7_200_000), ("1d", 86_400_000)],
 )
 def test_a_time_in_milliseconds(value: str, expected: int) -> None:
-    assert logins.milliseconds(value) == expected
+    assert settings.milliseconds(value) == expected
 
 
 def test_those_who_may_log_in() -> None:
