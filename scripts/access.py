@@ -54,11 +54,17 @@ def take_away(session: Session, extras: Sequence[Extra]) -> None:
 def run(target: Target, work: Callable[[Session], None], *, wait: float, again: str, note: Callable[[str], None]) -> None:
     """Does work that changes roles, and does it again when somebody else changed the same one at the same moment.
 
-    `wait` is in seconds, `again` the command to repeat. Raises OpsError.
+    `wait` is in seconds, `again` the command to repeat. Raises OpsError, before anything is done when a pooler stands between:
+    what `observe` sets for its session would stay behind in others'.
     """
+
+    def alone(session: Session) -> None:
+        target.refuse_pooler(session, again)
+        work(session)
+
     for last in (False, False, True):
         try:
-            return target.ask(work, wait=wait, on_message=lambda message: note(f"  {one_line(message.text)}"))
+            return target.ask(alone, wait=wait, on_message=lambda message: note(f"  {one_line(message.text)}"))
         except PsqlError as error:
             if last or not may_pass(error):
                 raise explained(error, target, again) from None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -250,6 +252,7 @@ class Session:
         self._connected = False
 
     def __enter__(self) -> Session:
+        self._began = time.monotonic()
         try:
             self._process = self._client.start(self._dsn)
             self._lines = self._process.lines()
@@ -275,6 +278,33 @@ class Session:
     def read(self, sql: str) -> list[str]:
         """As `query`, in a transaction in which the server refuses to write."""
         return self.query(f"BEGIN READ ONLY;\n{sql.rstrip().rstrip(';')};\nCOMMIT")
+
+    @property
+    def age(self) -> float:
+        """Seconds since psql was started, which is a little more than the server's session can be old."""
+        return time.monotonic() - self._began
+
+    def query_within(self, seconds: float, sql: str) -> list[str] | None:
+        """As `query`; but None, and psql is ended, when the server's answer takes longer than so many seconds."""
+        self._await(self._send(""), lambda line: None)  # it is connected; that may take its time
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.close(timeout=0)
+
+        watch = threading.Timer(seconds, end)
+        watch.start()
+        answer = None
+        try:
+            answer = self.query(sql)
+        except PsqlError:
+            if not late.is_set():
+                raise
+        finally:
+            watch.cancel()
+            watch.join()
+        return None if late.is_set() else answer
 
     def attempt(self, statements: Iterable[str]) -> list[str]:
         """Tries statements, each in a transaction of its own that is rolled back; returns their SQLSTATEs ("00000": it worked).

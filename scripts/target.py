@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from scripts import clients, server, settings
+from scripts import clients, pooler, server, settings
 from scripts.clients import Mode
 from scripts.console import Console
 from scripts.dsn import Dsn
@@ -104,17 +104,25 @@ class Target:
                     return work(session)
             except PsqlError as error:
                 if error.connected:
-                    error.hint = f"the DSN came from {self.origin}"
+                    error.hint = self._hint(error.message) or f"the DSN came from {self.origin}"
                     raise
                 if not error.may_pass or time.monotonic() > deadline:
                     raise self._unreachable(error, wait) from None
             time.sleep(_RETRY_EVERY)
 
+    def refuse_pooler(self, session: Session, again: str) -> None:
+        """Raises OpsError when this leads through a pooler in which no lock holds; `again` is the command to repeat."""
+        pooler.refuse(session, dsn=self.dsn, origin=self.origin, ask=self.ask, again=again)
+
+    def _hint(self, text: str) -> str | None:
+        hint = pooler.hint(text)
+        return hint and f"{hint}; it came from {self.origin}"
+
     def _unreachable(self, error: PsqlError, wait: float) -> Unreachable:
         # Without the line that names our own password file, which is gone.
         text = "\n".join(line for line in error.message.splitlines() if "password retrieved from file" not in line)
         if not error.may_pass and "FATAL" in text:
-            hint = f"check the DSN; it came from {self.origin}"
+            hint = self._hint(text) or f"check the DSN; it came from {self.origin}"
             return Unreachable(f"{self.dsn} refuses the connection:\n{text}", hint, refused=True)
         waited = f" (waited {wait:g} s)" if wait else ""
         hint = f"the DSN came from {self.origin}"

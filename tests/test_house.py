@@ -43,6 +43,7 @@ ORDER = [
         "clients",
         "psql",
         "lock",
+        "pooler",
         "target",
         "blockers",
         "explain",
