@@ -177,6 +177,7 @@ class Runner:
 
     def _observe(self, session: Session) -> tuple[Facts, Plan]:
         self.folder, self.checked = safety.read_folder(self.options.folder)  # while psql connects
+        self.target.refuse_pooler(session, self.again)
         facts = ledger.facts(session.read(ledger.FACTS))
         plan = self._planned(ledger.rows(session.read(ledger.ROWS)) if facts.ledger else [])
         pending = [self.checked[migration.file] for migration in plan.pending]
