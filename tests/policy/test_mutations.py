@@ -40,7 +40,7 @@ class Everywhere:
 EVERYWHERE = [
     *(
         Everywhere(what, file, places, pattern, replacement)
-        for file, pins, jobs, checkouts, scripts in ((DEPLOY, 2, 1, 1, 6), (CI, 9, 5, 4, 4))
+        for file, pins, jobs, checkouts, scripts in ((DEPLOY, 2, 1, 1, 6), (CI, 9, 5, 4, 5))
         for what, places, pattern, replacement in (
             ("a tag for a commit", pins, r"@[0-9a-f]{40} # (v\d+)\S*", r"@\1 # \g<0>"),
             ("a short commit", pins, r"(@[0-9a-f]{39})[0-9a-f]", r"\1"),
@@ -165,6 +165,7 @@ ONCE = {
     **{f"no {name} in CI": (CI, rf"(os: .*){name}[^,\]]*(?:, )?", r"\1") for name in ("ubuntu", "macos", "windows")},
     **{f"no Python {name} in CI": (CI, rf'(python: .*)"{name}"(?:, )?', r"\1") for name in workflows.PYTHONS},
     **{f"no PostgreSQL {name} in CI": (CI, rf'(postgres: .*)"{name}"(?:, )?', r"\1") for name in range(14, 19)},
+    "no PgBouncer in CI": (CI, r" pgbouncer$", " psql"),
     "no embedded 18 in CI": (CI, r'          - server: embedded-18\n            postgres: "18"\n', ""),
     "one system for all": (CI, r"runs-on: \$\{\{ matrix.os \}\}", "runs-on: ubuntu-24.04"),
     "one Python for all": (CI, r"\$\{\{ matrix.python \}\}$", '"3.13"'),

@@ -309,6 +309,7 @@ def the_deployment(all_of_them: Workflows) -> Iterator[str]:
         yield "deploy.yml: the step that closes the firewall asks how the step `migrate` ended"
 
 
+PGBOUNCER = "sudo apt-get update && sudo apt-get install --yes --no-install-recommends pgbouncer"
 # What ci.yml runs: the sessions of nox, and on what.
 SYSTEMS = {"ubuntu", "macos", "windows"}
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
@@ -349,6 +350,8 @@ def continuous_integration(all_of_them: Workflows) -> Iterator[str]:
             run = {name.partition("(")[0] for name in names}
             if {"integration", "azure"} & run:
                 yield from _with_docker(name, step)
+            if "integration" in run and job["steps"][job["steps"].index(step) - 1].get("run") != PGBOUNCER:
+                yield f"ci.yml: {name}: without PgBouncer, its tests fail"
             sessions |= run
     if sessions != SESSIONS:
         yield f"ci.yml: the sessions are {sorted(sessions)}, and have to be {sorted(SESSIONS)}"
