@@ -10,12 +10,12 @@ says when something goes wrong), `blueprint` (Azure against what is asked for), 
 `provision` for), `caller` (this machine's address), `containerapp` (what a Container App may say), `changes` (one against the
 one that stands), `wiring` (what a workflow needs, against what stands).
 Floor 2 drives one thing each: `embedded` and `container` (a PostgreSQL of our own), `server` (which of them is up), `clients`
-(where psql comes from), `psql` (its words), `lock`, `pooler` (between us and the server), `target` (which database, by which
-psql), `blockers` (who holds a lock), `explain` (why a file failed), `preflight` (extensions), `runner` (applies the files),
-`az` (az's words), `apps` (those for Container Apps), `identities` (those for a workflow's identity), `gh` (gh's words),
-`handover` (where a DSN goes), `access` (rights, through a session), `probe` (the self-test of a role), `opening` (through a
-firewall, for a while), `build` (carries a blueprint out), `foundation` (a flexible server that stands), `manifest` (a template
-with its settings), `github` (what the deployment needs there).
+(where psql comes from), `scratch` (servers for a moment), `psql` (its words), `lock`, `pooler` (between us and the server),
+`target` (which database, by which psql), `blockers` (who holds a lock), `explain` (why a file failed), `preflight`
+(extensions), `runner` (applies the files), `az` (az's words), `apps` (those for Container Apps), `identities` (those for a
+workflow's identity), `gh` (gh's words), `handover` (where a DSN goes), `access` (rights, through a session), `probe` (the
+self-test of a role), `opening` (through a firewall, for a while), `build` (carries a blueprint out), `foundation` (a flexible
+server that stands), `manifest` (a template with its settings), `github` (what the deployment needs there).
 Floor 3 does what a user asks for: `migrate`, `status`, `roles`, `rotate`, `teardown`, `deploy`, `setup` (of GitHub and the
 workflow's identity), and `provision` and `quickstart`, which call migrate and roles.
 Beside the house stands `bootstrap`, standard library only, which makes the environment that the rest runs in.

@@ -126,7 +126,7 @@ class ProgramClient:
         size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in files.values())
         if self._staging is not None:
             rmtree(self._staging, ignore_errors=True)
-        self._staging = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_memory(size + _BLOCK * len(files), self.env)))
+        self._staging = Path(tempfile.mkdtemp(prefix=PREFIX, dir=memory(size + _BLOCK * len(files), self.env)))
         self._staged = dict(files)
         return str(self._staging)
 
@@ -296,7 +296,7 @@ def _sweep() -> None:
                 left.unlink()
 
 
-def _memory(size: int, env: Mapping[str, str]) -> str | None:
+def memory(size: int, env: Mapping[str, str]) -> str | None:
     """A folder in memory with room for `size` bytes, where the system has one (Linux) and TMPDIR names no other."""
     # A thousand new files on a disk take 0.3 s, and cost the server too where its fsync shares the disk's journal.
     if env.get("TMPDIR"):

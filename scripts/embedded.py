@@ -15,7 +15,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scripts import PRODUCT, shell
@@ -59,6 +59,7 @@ class Embedded:
     env: Mapping[str, str]
     say: Callable[[str], None] = lambda text: None
     run: shell.Run = shell.run
+    conf: Mapping[str, str] = field(default_factory=dict)  # settings of the server beside its own
 
     @property
     def data(self) -> Path:
@@ -134,11 +135,24 @@ class Embedded:
         self._create_database()
         return True
 
-    def stop(self) -> bool:
-        """Stops the server; False when none ran. Its data stays."""
+    def copy(self, home: Path) -> Embedded:
+        """A server of its own in `home`, with the data that this one has now, which must be stopped. It isn't started."""
+        other = replace(self, home=home)
+        home.mkdir(parents=True)
+        shell.write_private(other.password_file, self.password_file.read_text(encoding="utf-8"))
+        other._prepare_folders()
+        shutil.copytree(self.data, other.data)
+        account = _account()
+        if account is not None:
+            for path in (other.data, *other.data.rglob("*")):
+                shutil.chown(path, account, account)
+        return other
+
+    def stop(self, *, mode: str = "fast") -> bool:
+        """Stops the server; False when none ran. Its data stays; `immediate` is quicker, and leaves it as a crash does."""
         if not self.data.is_dir() or self._control("status").code == _NOT_RUNNING:
             return False
-        result = self._control("stop", "--wait", "--mode=fast")
+        result = self._control("stop", "--wait", f"--mode={mode}")
         if result.code != 0 and self._control("status").code != _NOT_RUNNING:  # else it died meanwhile
             raise OpsError(
                 f"PostgreSQL {self.version} does not stop:\n{result.err.strip()}\n{self._log_end()}", f"its log: {self.log}"
@@ -238,7 +252,8 @@ class Embedded:
         folder = self.socket_folder
         quoted = str(folder).replace("'", "''") if folder else ""
         conf = self.home / "serving.conf"
-        conf.write_text(f"listen_addresses = '{HOST}'\nport = {port}\nunix_socket_directories = '{quoted}'\n", encoding="utf-8")
+        settings = {"listen_addresses": HOST, "port": str(port), "unix_socket_directories": quoted, **self.conf}
+        conf.write_text("".join(f"{name} = '{value}'\n" for name, value in settings.items()), encoding="utf-8")
         conf.chmod(0o644)
         (self.home / "port").write_text(f"{port}\n", encoding="utf-8")
 

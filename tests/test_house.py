@@ -41,6 +41,7 @@ ORDER = [
         "container",
         "server",
         "clients",
+        "scratch",
         "psql",
         "lock",
         "pooler",
