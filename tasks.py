@@ -70,7 +70,7 @@ FLAGS = {
     "migrations_dir": "The folder of the migrations (migrations/).",
     "new_revision": "Make a new revision although nothing differs.",
     "open_firewall": "Let this machine through the server's firewall for the length of this command.",
-    "out": "Write the rendered template into this file, which then only you can read.",
+    "out": "The file to write: a rendered template, which then only you can read; the schema (schema.sql beside the migrations).",
     "plan": "Show what would be done and write nothing.",
     "postgres_version": "The PostgreSQL of the server (16): 16 or 18 embedded, any with --docker, 11 to 18 in Azure.",
     "prune": "Drop what stands in the app's lists and not in the template.",
@@ -84,6 +84,7 @@ FLAGS = {
     "reset_admin_password": "Give the administrator of an existing server a new password.",
     "resource_group": "The resource group (of a server: its name and -rg).",
     "resume": "Run a no-transaction file that was cut off again, from its beginning.",
+    "roles": "Count owners too, and the rights of roles that only one side has.",
     "revoke_extra": "Take away what the roles have beyond the design.",
     "secret_name": "The secret of the Key Vault (POSTGRES-DSN).",
     "secrets_file": "Keep DSNs in this dotenv file, which then only you can read: POSTGRES_DSN; provision's administrator too.",
@@ -625,8 +626,54 @@ def setup(
     setting_up.command(flags, again("github.setup", flags), console)
 
 
+@command
+def dump(
+    console: Console,
+    dsn: str | None = None,
+    env_file: str | None = None,
+    local: bool = False,
+    psql: str | None = None,
+    docker: bool = False,
+    migrations_dir: str | None = None,
+    out: str | None = None,
+    wait: str | None = None,
+    json: bool = False,
+) -> None:
+    """Write the schema of the database to schema.sql beside the migrations, the same from run to run."""
+    from scripts import dump as dumping
+    from scripts import target
+
+    file = folder(migrations_dir) / dumping.NAME if out is None else dumping.named(out)
+    goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
+    dumping.run(goal, file, seconds("wait", wait, 0.0), console)
+
+
+@command
+def drift(
+    console: Console,
+    dsn: str | None = None,
+    env_file: str | None = None,
+    local: bool = False,
+    psql: str | None = None,
+    docker: bool = False,
+    migrations_dir: str | None = None,
+    to: str | None = None,
+    roles: bool = False,
+    wait: str | None = None,
+    json: bool = False,
+) -> ExitCode:
+    """Show where the database is otherwise than the applied files make it; exit code 3 when it is."""
+    from scripts import drift as drifting
+    from scripts import target
+
+    options = drifting.Options(folder=folder(migrations_dir), to=to, all_roles=roles, wait=seconds("wait", wait, 0.0))
+    goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
+    return drifting.run(goal, options, console)
+
+
 namespace = Collection(
     *(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, render, deploy, psql),
+    migrations=Collection(dump, drift),
     secret=Collection(push),
     firewall=Collection(close),
     github=Collection(check, setup),

@@ -1,4 +1,6 @@
-"""Where psql comes from: PATH, a Docker image, or the embedded wheel. One `Client` each, all with the same face."""
+"""Where psql, and pg_dump with it, comes from: PATH, a Docker image, or the embedded wheel. One `Client` each, all with the
+same face.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
@@ -36,7 +38,8 @@ INSTALL_HINT = (
 
 
 AT_TERMINAL = ("--no-password",)  # what somebody's own psql is given; it reads its psqlrc
-Spawn = Callable[..., shell.Process | shell.Attached]
+Started = shell.Process | shell.Attached | shell.Finished
+Spawn = Callable[..., Started]
 
 
 class Mode(Enum):
@@ -64,6 +67,10 @@ class Client(Protocol):
         """Gives the terminal to a psql with the DSN, and returns its exit code when somebody has left it."""
         ...
 
+    def finish(self, dsn: Dsn, arguments: Sequence[str]) -> shell.Result:
+        """Runs the program, which need not be psql, with the DSN to its end."""
+        ...
+
     def stage(self, files: Mapping[str, Content]) -> str:
         """Names the files that psql will read, by relative path with forward slashes; returns the folder they are in."""
         ...
@@ -89,7 +96,7 @@ class ProgramClient:
     env: Mapping[str, str]
     mode: Mode
     spawn: Spawn = shell.Process
-    _process: shell.Process | shell.Attached | None = None
+    _process: Started | None = None
     _folder: Path | None = None
     _staging: Path | None = None  # psql's working folder for the files of a run
     _staged: dict[str, Content] = field(default_factory=dict)  # those that aren't in it yet
@@ -105,7 +112,14 @@ class ProgramClient:
             code = self.close()
         return code
 
-    def _start(self, dsn: Dsn, arguments: Sequence[str], spawn: Spawn) -> shell.Process | shell.Attached:
+    def finish(self, dsn: Dsn, arguments: Sequence[str]) -> shell.Result:
+        try:
+            return cast("shell.Finished", self._start(dsn, arguments, shell.Finished)).result
+        finally:
+            with shell.uninterrupted():
+                self.close()
+
+    def _start(self, dsn: Dsn, arguments: Sequence[str], spawn: Spawn) -> Started:
         params = {key: str(Path(dsn.params[key]).resolve()) for key in dsns.FILES if dsn.params.get(key, "system") != "system"}
         argv = [self.program, *arguments, "--dbname", dsn.with_params(**params).without_password()]
         _sweep()
@@ -172,8 +186,9 @@ class DockerClient:
     mode: Mode = Mode.DOCKER
     platform: str = sys.platform
     spawn: Spawn = shell.Process
+    program: str = "psql"
     _container: str = ""
-    _process: shell.Process | shell.Attached | None = None
+    _process: Started | None = None
     _code: int | None = None
 
     def start(self, dsn: Dsn) -> shell.Process:
@@ -186,7 +201,14 @@ class DockerClient:
             code = self.close()
         return code
 
-    def _start(self, dsn: Dsn, arguments: Sequence[str], spawn: Spawn, *options: str) -> shell.Process | shell.Attached:
+    def finish(self, dsn: Dsn, arguments: Sequence[str]) -> shell.Result:
+        try:
+            return cast("shell.Finished", self._start(dsn, arguments, shell.Finished)).result
+        finally:
+            with shell.uninterrupted():
+                self.close()
+
+    def _start(self, dsn: Dsn, arguments: Sequence[str], spawn: Spawn, *options: str) -> Started:
         dsn, network = self._reachable(dsn)
         files: dict[str, Content] = {".pgpass": pgpass(dsn).encode("utf-8")}
         for key in dsns.FILES:
@@ -200,7 +222,7 @@ class DockerClient:
         try:
             self._create(
                 *("--interactive", *options, "--rm", "--label", f"{PRODUCT}=psql", *network, "--user", "0:0"),
-                *("--workdir", str(_WORK), *environment, "--entrypoint", "psql"),
+                *("--workdir", str(_WORK), *environment, "--entrypoint", self.program),
                 *(self.image, *arguments, "--dbname", dsn.without_password()),
             )
             self.stage(files)
@@ -313,40 +335,57 @@ def choose(
     *,
     image: str,
     env: Mapping[str, str],
+    program: str = "psql",
     run: shell.Run = shell.run,
     which: Callable[[str, Mapping[str, str]], str | None] = shell.which,
 ) -> Client:
-    """The client for a mode; `auto` is local, else docker, else embedded when the DSN is this machine's.
+    """The client for a mode; `auto` is the first of `available`.
 
     Raises UsageError when the mode can't work, with the way out.
     """
     if mode is Mode.AUTO:
-        mode = _available(dsn, env, run, which)
+        mode = next(available(dsn, env, program, run, which))
     if mode is Mode.DOCKER:
         if which("docker", env) is None:
             raise UsageError("--docker needs the docker command, which is not on PATH", "install Docker, or use --psql local")
-        return DockerClient(image, env, run)
+        return DockerClient(image, env, run, program=program)
     if mode is Mode.LOCAL:
-        program = which("psql", env)
-        if program is None:
-            raise UsageError("--psql local needs psql on PATH", INSTALL_HINT)
-        return ProgramClient(program, env, Mode.LOCAL)
+        path = which(program, env)
+        if path is None:
+            raise UsageError(f"--psql local needs {program} on PATH", INSTALL_HINT)
+        return ProgramClient(path, env, Mode.LOCAL)
     if dsn.needs_tls:
         raise UsageError(
-            f"the embedded psql has no TLS, and the DSN asks for sslmode={dsn.params['sslmode']}",
+            f"the embedded {program} has no TLS, and the DSN asks for sslmode={dsn.params['sslmode']}",
             f"use --psql local or --docker ({INSTALL_HINT})",
         )
-    return ProgramClient(str(embedded.program("psql", max(embedded.VERSIONS))), env, Mode.EMBEDDED)
+    return ProgramClient(str(embedded.program(program, max(embedded.VERSIONS))), env, Mode.EMBEDDED)
 
 
-def _available(dsn: Dsn, env: Mapping[str, str], run: shell.Run, which: Callable[[str, Mapping[str, str]], str | None]) -> Mode:
-    if which("psql", env):
-        return Mode.LOCAL
+def available(
+    dsn: Dsn,
+    env: Mapping[str, str],
+    program: str = "psql",
+    run: shell.Run = shell.run,
+    which: Callable[[str, Mapping[str, str]], str | None] = shell.which,
+) -> Iterator[Mode]:
+    """What could work, in the order of `auto`: local, docker, and embedded when the DSN is this machine's.
+
+    Raises UsageError in the place of the first when there is none.
+    """
+    at_hand = False
+    if which(program, env):
+        at_hand = True
+        yield Mode.LOCAL
     if which("docker", env) and run(["docker", "info", "--format", "{{.ID}}"], env=clean_env(env), timeout=20).code == 0:
-        return Mode.DOCKER
+        at_hand = True
+        yield Mode.DOCKER
     if dsn.is_local and not dsn.needs_tls:
-        return Mode.EMBEDDED
-    raise UsageError("no psql is at hand that could reach this server: none on PATH, and no Docker engine answers", INSTALL_HINT)
+        at_hand = True
+        yield Mode.EMBEDDED
+    if not at_hand:
+        problem = f"no {program} is at hand that could reach this server: none on PATH, and no Docker engine answers"
+        raise UsageError(problem, INSTALL_HINT)
 
 
 def psql_env(passfile: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +32,7 @@ class Result:
     code: int
     out: str
     err: str
+    raw: bytes = field(default=b"", repr=False)  # what `out` is the text of, to the byte
 
 
 Run = Callable[..., Result]
@@ -124,7 +125,8 @@ class _Running:
             raise OpsError(f"{self._argv[0]} did not answer within {timeout:g} s") from None
         self._out.seek(0)
         self._err.seek(0)
-        return Result(code=self._popen.returncode, out=_text(self._out.read()), err=_text(self._err.read()))
+        out = self._out.read()
+        return Result(code=self._popen.returncode, out=_text(out), err=_text(self._err.read()), raw=out)
 
 
 def _kill_all(popen: subprocess.Popen[bytes]) -> None:
@@ -255,6 +257,17 @@ class Attached:
     def close(self, timeout: float) -> int:  # noqa: ARG002
         """The exit code; there is nothing left to end."""
         return self.code
+
+
+class Finished:
+    """A program that has run to its end, with what came of it; for what starts programs without knowing which kind."""
+
+    def __init__(self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path | None = None) -> None:
+        self.result = run(argv, env=env, cwd=cwd)
+
+    def close(self, timeout: float) -> int:  # noqa: ARG002
+        """The exit code; there is nothing left to end."""
+        return self.result.code
 
 
 def write_private(path: Path, text: str) -> None:

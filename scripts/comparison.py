@@ -1,0 +1,177 @@
+"""A database against what migration files build on a scratch server. The database is only read.
+
+Both are dumped by the same pg_dump. Where their major versions differ, the database's schema is loaded into a scratch
+server too, so that both are in the words of one version: each writes a view in its own way.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scripts import PRODUCT, ledger, pg_dump, schema, scratch, target
+from scripts.catalogs import identifier
+from scripts.clients import Mode
+from scripts.console import Console
+from scripts.errors import Interrupted, OpsError
+from scripts.ledger import Facts
+from scripts.psql import PsqlError
+from scripts.runner import Options, Runner
+from scripts.schema import Difference, Thing
+from scripts.scratch import Server, Servers
+from scripts.target import Target
+
+ROLES = "SELECT pg_catalog.json_agg(rolname) FROM pg_catalog.pg_roles"
+_EXTENSIONS = "SELECT pg_catalog.json_agg(name) FROM pg_catalog.pg_available_extensions"
+_OLD, _NEW = 16, 18  # the versions of the scratch servers
+_NO_ROLE = re.compile(r'role "(?P<name>.+?)" does not exist')
+_NO_EXTENSION = re.compile(r'extension "(?P<name>.+?)" is not available')
+_LEDGER = re.compile(rf"\b{ledger.TABLE.split('.')[1]}\b")
+WAY_OUT = (
+    "the scratch server is PostgreSQL as it comes; with an image that has what is missing (POSTGRES_IMAGE): invoke up --docker; "
+    "invoke migrate --local; invoke migrations.dump --local --out built.sql; invoke migrations.dump --out database.sql; "
+    "and compare the two files"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """The files that count: those of a folder without some."""
+
+    folder: Path
+    left_out: Collection[str] = ()  # file names
+    none: bool = False  # whether that leaves nothing
+
+
+def scratch_version(number: int) -> int:
+    """The scratch server's version for a server_version_num: the next that there is."""
+    return _OLD if number // 10000 <= _OLD else _NEW
+
+
+def roles(lines: Sequence[str]) -> frozenset[str]:
+    """The answer to ROLES."""
+    return frozenset(json.loads("".join(lines)))
+
+
+def compare(
+    goal: Target, facts: Facts, server_roles: frozenset[str], files: Files, *, all_roles: bool, again: str, console: Console
+) -> list[Difference]:
+    """What the database and the files don't have alike. Owners, and roles that only one has, count with `all_roles`.
+
+    Raises OpsError when the database can't be read, a file can't be built or something can't be compared.
+    """
+    dump = pg_dump.run(goal, owners=all_roles, again=again)
+    live = schema.read(dump.text)
+    version = scratch_version(facts.number)
+    with scratch.servers(goal.env) as servers:
+        with console.working(f"building the files on a scratch server (PostgreSQL {version})"), servers.server(version) as server:
+            at = _at(server, goal)
+            with _counted(files, ledger_exists=facts.ledger) as folder:
+                built(at, folder, server_roles)
+            same = facts.number // 10000 == version
+            text = pg_dump.run(replace(at, mode=dump.mode) if same else at, owners=all_roles, again=again).text
+            built_roles = at.ask(lambda session: roles(session.query(ROLES)))
+        if not same:
+            live = _reloaded(servers, live, goal, server_roles, version, all_roles=all_roles, again=again)
+    things = schema.read(text)
+    if not facts.ledger:  # what the runner itself would add is no drift of a database that it never ran on
+        things = [thing for thing in things if thing.schema != "public" or not _LEDGER.search(thing.name)]
+    if not all_roles:
+        both = server_roles & built_roles
+        live, things = (schema.with_rights_of(side, both.__contains__) for side in (live, things))
+    return schema.compare(database=live, files=things)
+
+
+def built(at: Target, folder: Path, server_roles: Collection[str]) -> None:
+    """Applies the files to a scratch server. A role that they take for granted is made, if the live server has it."""
+    quiet = Console(as_json=True, out=io.StringIO(), err=io.StringIO())
+    made: set[str] = set()
+    while True:
+        try:
+            Runner(at, Options(folder=folder), quiet).apply()
+        except Interrupted:
+            raise Interrupted("interrupted; nothing was written") from None
+        except OpsError as error:
+            role = _NO_ROLE.search(error.message)
+            if role is not None and role["name"] in server_roles and role["name"] not in made:
+                made.add(role["name"])
+                _make_roles(at, [role["name"]])
+                continue
+            raise _unbuilt(error) from None
+        return
+
+
+def _unbuilt(error: OpsError) -> OpsError:
+    what = error.message.partition("\n  kept: ")[0]
+    extension = _NO_EXTENSION.search(what)
+    if extension is not None:
+        return OpsError(f"what rests on the extension {extension['name']} can't be compared:\n{what}", WAY_OUT)
+    return OpsError(
+        f"the files can't be built on a scratch server:\n{what}",
+        f"if the file is right, and the server lacks something: {WAY_OUT}",
+    )
+
+
+def _at(server: Server, goal: Target) -> Target:
+    """A database on a scratch server, which has the name that files may call the live one by."""
+    at = target.at(server.dsn, "a scratch server", mode=Mode.EMBEDDED, flags=[], found=goal.found)
+    if goal.dsn.database == at.dsn.database:
+        return at
+    at.ask(lambda session: session.query(f"CREATE DATABASE {identifier(goal.dsn.database)}"))
+    return replace(at, dsn=at.dsn.with_params(dbname=goal.dsn.database))
+
+
+def _make_roles(at: Target, names: Collection[str]) -> None:
+    at.ask(lambda session: [session.query(f"CREATE ROLE {identifier(name)}") for name in sorted(names)])
+
+
+@contextmanager
+def _counted(files: Files, *, ledger_exists: bool) -> Iterator[Path]:
+    """The folder, or a copy of it without the files that don't count."""
+    if not files.left_out:
+        yield files.folder
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{PRODUCT}-") as name:
+        copy = Path(name) / "migrations"
+        shutil.copytree(files.folder, copy)
+        for file in files.left_out:
+            (copy / file).unlink()
+        if files.none and ledger_exists:  # which the runner makes for the sake of a file alone
+            (copy / "0_ledger.sql").write_text("SELECT;\n", encoding="utf-8")
+        yield copy
+
+
+def _reloaded(
+    servers: Servers, live: list[Thing], goal: Target, server_roles: frozenset[str], version: int, *, all_roles: bool, again: str
+) -> list[Thing]:
+    """The database's schema in the words of a scratch server's version. An extension that it lacks is left as it is."""
+    with servers.server(version) as server:
+        at = _at(server, goal)
+        known = set(json.loads("".join(at.ask(lambda session: session.query(_EXTENSIONS)))))
+        lacking = [thing for thing in live if _extension(thing) not in (None, *known)]
+        text = schema.write([thing for thing in live if thing not in lacking], "")
+        existing = at.ask(lambda session: roles(session.query(ROLES)))
+        _make_roles(at, {name for name in server_roles - existing if not name.startswith("pg_")})
+        try:
+            at.ask(lambda session: session.query(text))
+        except PsqlError as error:
+            raise OpsError(
+                f"{goal.dsn} can't be compared: its schema can't be loaded into a scratch server (PostgreSQL {version}):\n"
+                f"{error.message}",
+                WAY_OUT,
+            ) from None
+        return lacking + schema.read(pg_dump.run(at, owners=all_roles, again=again).text)
+
+
+def _extension(thing: Thing) -> str | None:
+    """The extension that an object is, or is about."""
+    if thing.type == "EXTENSION":
+        return thing.name
+    return thing.name.removeprefix("EXTENSION ") if thing.type == "COMMENT" and thing.name.startswith("EXTENSION ") else None
