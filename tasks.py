@@ -24,6 +24,7 @@ from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 # Every flag is declared once: what it means is the same wherever it stands.
 FLAGS = {
     "abort": "Go back: the new login role is disabled, the old one stays.",
+    "accept_drift": "Go on although the database differs from what the files make.",
     "admin_password": "The administrator's password; `-` reads it from stdin (one is made).",
     "admin_password_file": "Read that password from this file.",
     "admin_user": "The administrator of a new server (serving_admin).",
@@ -33,6 +34,7 @@ FLAGS = {
     "allow_ip_range_end": "The end of that range (its start).",
     "allow_ip_range_start": "Let in a range of addresses, from this one on.",
     "allow_out_of_order": "Apply a pending file although a newer one is applied.",
+    "allow_remote": "Permit it on another machine than this one.",
     "allow_wide": "Permit ranges of a /8 or more.",
     "app": "The app whose template is meant: deploy/app_NAME.yaml (api).",
     "apply_migrations": "Apply the migrations when the server stands.",
@@ -69,6 +71,8 @@ FLAGS = {
     "lock_wait": "Seconds to wait for another runner to finish (300).",
     "migrations_dir": "The folder of the migrations (migrations/).",
     "new_revision": "Make a new revision although nothing differs.",
+    "no_clock": "Don't try the files on another day.",
+    "no_replay": "Don't run the files again by force: they aren't meant to bear it.",
     "open_firewall": "Let this machine through the server's firewall for the length of this command.",
     "out": "The file to write: a rendered template, which then only you can read; the schema (schema.sql beside the migrations).",
     "plan": "Show what would be done and write nothing.",
@@ -97,6 +101,7 @@ FLAGS = {
     "statement_timeout": "How long one statement may take (of the application's role: 60s).",
     "storage_size_gib": "The size of the disk, from 32 on (32); it can grow, and not shrink.",
     "subscription_id": "The Azure subscription.",
+    "target": "The database that is meant, as HOST/DATABASE; without it, that has to be typed.",
     "template": "Another template than that of --app.",
     "terminate": "Close the connections that are left at the deadline.",
     "tier": "Burstable, GeneralPurpose or MemoryOptimized (as the SKU says).",
@@ -104,6 +109,7 @@ FLAGS = {
     "unseen": "Disable the old login role although nobody was seen using the new one.",
     "use_docker_psql": "The same as --docker.",
     "variables": "List the variables that the template needs.",
+    "version": "The version of the file: its digits, or R__name.",
     "wait": "Seconds to wait for a server that isn't up yet (0).",
     "yes": "Don't ask.",
     "zonal_resiliency": "High availability: enabled or disabled (disabled).",
@@ -649,6 +655,128 @@ def dump(
 
 
 @command
+def baseline(
+    console: Console,
+    dsn: str | None = None,
+    env_file: str | None = None,
+    local: bool = False,
+    psql: str | None = None,
+    docker: bool = False,
+    migrations_dir: str | None = None,
+    to: str | None = None,
+    accept_drift: bool = False,
+    plan: bool = False,
+    yes: bool = False,
+    wait: str | None = None,
+    lock_wait: str | None = None,
+    json: bool = False,
+) -> None:
+    """Record the files up to --to as applied to a database that has its schema already; none of them runs."""
+    from scripts import baseline as adopting
+    from scripts import runner, target
+
+    options = adopting.Options(
+        folder=folder(migrations_dir),
+        to=adopting.version(to),
+        accept_drift=accept_drift,
+        plan_only=plan,
+        yes=yes,
+        wait=seconds("wait", wait, 0.0),
+        lock_wait=seconds("lock-wait", lock_wait, runner.LOCK_WAIT),
+    )
+    goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
+    adopting.run(goal, options, console)
+
+
+@command
+def repair(
+    console: Console,
+    version: str,
+    dsn: str | None = None,
+    env_file: str | None = None,
+    local: bool = False,
+    psql: str | None = None,
+    docker: bool = False,
+    migrations_dir: str | None = None,
+    target: str | None = None,
+    plan: bool = False,
+    wait: str | None = None,
+    lock_wait: str | None = None,
+    json: bool = False,
+) -> None:
+    """Record the checksum of one changed file anew, or forget that one was started; nothing else is touched."""
+    from scripts import repair as repairing
+    from scripts import runner
+    from scripts import target as targets
+
+    options = repairing.Options(
+        version=version,
+        folder=folder(migrations_dir),
+        target=target,
+        plan_only=plan,
+        wait=seconds("wait", wait, 0.0),
+        lock_wait=seconds("lock-wait", lock_wait, runner.LOCK_WAIT),
+    )
+    goal = targets.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
+    repairing.run(goal, options, console)
+
+
+@command
+def reset(
+    console: Console,
+    dsn: str | None = None,
+    env_file: str | None = None,
+    local: bool = False,
+    psql: str | None = None,
+    docker: bool = False,
+    migrations_dir: str | None = None,
+    allow_remote: bool = False,
+    plan: bool = False,
+    yes: bool = False,
+    wait: str | None = None,
+    lock_wait: str | None = None,
+    lock_timeout: str | None = None,
+    json: bool = False,
+) -> None:
+    """Drop all that is in the database and apply every migration anew, after asking for its name."""
+    from scripts import reset as resetting
+    from scripts import runner, target
+
+    options = runner.Options(
+        folder=folder(migrations_dir),
+        wait=seconds("wait", wait, 0.0),
+        lock_wait=seconds("lock-wait", lock_wait, runner.LOCK_WAIT),
+        lock_timeout=runner.LOCK_TIMEOUT if lock_timeout is None else settings.checked_time("lock-timeout", lock_timeout),
+    )
+    goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
+    resetting.run(goal, options, resetting.Permission(remote=allow_remote, yes=yes, plan_only=plan), console)
+
+
+@command
+def prove(
+    console: Console,
+    migrations_dir: str | None = None,
+    postgres_version: str | None = None,
+    no_replay: bool = False,
+    no_clock: bool = False,
+    json: bool = False,
+) -> None:
+    """Try on throwaway servers whether the files come to the same however they are applied; exit code 1 when they don't."""
+    flags = dict(locals())
+    from scripts import prove as proving
+
+    version = major_version(postgres_version) or settings.DEFAULT_VERSION
+    options = proving.Options(
+        folder=folder(migrations_dir),
+        version=version,
+        replay=not no_replay,
+        clock=not no_clock,
+        again=again("migrations.prove", flags),
+    )
+    proving.run(options, settings.sources().env, console)
+
+
+@command
 def drift(
     console: Console,
     dsn: str | None = None,
@@ -673,7 +801,7 @@ def drift(
 
 namespace = Collection(
     *(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, render, deploy, psql),
-    migrations=Collection(dump, drift),
+    migrations=Collection(baseline, repair, dump, drift, prove, reset),
     secret=Collection(push),
     firewall=Collection(close),
     github=Collection(check, setup),

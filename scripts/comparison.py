@@ -19,12 +19,12 @@ from pathlib import Path
 from scripts import PRODUCT, ledger, pg_dump, schema, scratch, target
 from scripts.catalogs import identifier
 from scripts.clients import Mode
-from scripts.console import Console
+from scripts.console import Console, one_line
 from scripts.errors import Interrupted, OpsError
 from scripts.ledger import Facts
 from scripts.psql import PsqlError
 from scripts.runner import Options, Runner
-from scripts.schema import Difference, Thing
+from scripts.schema import Difference, Side, Thing
 from scripts.scratch import Server, Servers
 from scripts.target import Target
 
@@ -87,6 +87,28 @@ def compare(
         both = server_roles & built_roles
         live, things = (schema.with_rights_of(side, both.__contains__) for side in (live, things))
     return schema.compare(database=live, files=things)
+
+
+def show(differences: Sequence[Difference], console: Console) -> None:
+    """Prints each with its lines: + is how the database has it, - how the files make it."""
+    for difference in differences:
+        console.say(f"  {one_line(str(difference))}")
+        for line in difference.diff.split("\n")[2 if difference.side is Side.BOTH else 3 :]:  # without what names the sides
+            console.say(f"      {one_line(line)}".rstrip())
+
+
+def document(differences: Sequence[Difference]) -> list[dict[str, str | None]]:
+    """The same for a JSON document."""
+    return [
+        {
+            "kind": difference.side.value,
+            "type": difference.thing.type,
+            "schema": difference.thing.schema or None,
+            "name": difference.thing.name,
+            "diff": difference.diff,
+        }
+        for difference in differences
+    ]
 
 
 def built(at: Target, folder: Path, server_roles: Collection[str]) -> None:

@@ -182,9 +182,9 @@ class Console:
         if not yes and self._answer(question, "[y/N]", f"{again} --yes").lower() not in ("y", "yes"):
             raise OpsError("nothing was changed")
 
-    def confirm_by_name(self, question: str, name: str, *, yes: bool, again: str) -> None:
-        """As `confirm`, for what can't be undone: the name has to be typed."""
-        if not yes and self._answer(question, f"Type {name} to go on:", f"{again} --yes") != name:
+    def confirm_by_name(self, question: str, name: str, *, yes: bool, again: str, flag: str = "--yes") -> None:
+        """As `confirm`, for what can't be undone: the name has to be typed, unless the `flag` was given."""
+        if not yes and self._answer(question, f"Type {name} to go on:", f"{again} {flag}") != name:
             raise OpsError("that is not its name; nothing was changed")
 
     def _answer(self, question: str, prompt: str, hint: str) -> str:

@@ -11,7 +11,6 @@ from scripts.console import Console, one_line
 from scripts.errors import ExitCode, counted
 from scripts.plan import Entry, State, make_plan
 from scripts.psql import Session
-from scripts.schema import Side
 from scripts.settings import MIGRATIONS, shown
 from scripts.shell import quoted
 from scripts.target import Target
@@ -54,10 +53,7 @@ def run(goal: Target, options: Options, console: Console) -> ExitCode:
     counting = Files(folder=options.folder, left_out=[entry.file for entry in left_out], none=len(left_out) == len(files))
     again = " ".join(filter(None, ["invoke migrations.drift", goal.flags, *_flags(options)]))
     differences = comparison.compare(goal, facts, roles, counting, all_roles=options.all_roles, again=again, console=console)
-    for difference in differences:
-        console.say(f"  {one_line(str(difference))}")
-        for line in difference.diff.split("\n")[2 if difference.side is Side.BOTH else 3 :]:  # without what names the sides
-            console.say(f"      {one_line(line)}".rstrip())
+    comparison.show(differences, console)
     what = f"the {counted(len(files) - len(left_out), 'file')} of {shown(options.folder)}"
     if differences:
         legend = "+ is how the database has it, - how the files make it"
@@ -70,16 +66,7 @@ def run(goal: Target, options: Options, console: Console) -> ExitCode:
             "server_version": facts.version,
             "files": [entry.file for entry in files if entry not in left_out],
             "pending": [entry.file for entry in left_out],
-            "differences": [
-                {
-                    "kind": difference.side.value,
-                    "type": difference.thing.type,
-                    "schema": difference.thing.schema or None,
-                    "name": difference.thing.name,
-                    "diff": difference.diff,
-                }
-                for difference in differences
-            ],
+            "differences": comparison.document(differences),
         }
     )
     return ExitCode.PENDING if differences else ExitCode.OK

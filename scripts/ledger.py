@@ -116,7 +116,7 @@ _RECORDED = ("name", "checksum", "applied_at", "applied_by", "duration_ms", "sta
 _STARTED = tuple(column for column in _RECORDED if column != "duration_ms")
 
 
-def _row(migration: Migration, state: str, revision: str | None) -> str:
+def _row(migration: Migration, state: str, revision: str | None, *, timed: bool = True) -> str:
     duration = "(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::pg_catalog.int8"
     values = [
         literal(migration.version),
@@ -124,7 +124,7 @@ def _row(migration: Migration, state: str, revision: str | None) -> str:
         literal(migration.checksum),
         "pg_catalog.now()",
         "SESSION_USER",
-        duration if state == "applied" else "NULL",
+        duration if timed and state == "applied" else "NULL",
         literal(state),
         literal(__version__),
         literal(revision),
@@ -140,6 +140,21 @@ def applied(migration: Migration, revision: str | None) -> str:
     """Records a file in the transaction that ran it; the row of a repeatable one is of its last run."""
     row = _row(migration, "applied", revision)
     return f"{row} ON CONFLICT (version) DO UPDATE SET {_excluded(_RECORDED)}" if migration.repeatable else row
+
+
+def adopted(migration: Migration, revision: str | None) -> str:
+    """Records a file whose work was there already: how long it took is nobody's knowledge."""
+    return _row(migration, "applied", revision, timed=False)
+
+
+def recorded_anew(row: Row, migration: Migration) -> str:
+    """Records the checksum that a file has now."""
+    return f"UPDATE {TABLE} SET checksum = {literal(migration.checksum)} WHERE version = {literal(row.version)}"
+
+
+def forgotten(row: Row) -> str:
+    """Deletes a row that says `started`."""
+    return f"DELETE FROM {TABLE} WHERE version = {literal(row.version)} AND state = 'started'"
 
 
 def started(migration: Migration, revision: str | None) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scripts import clients
+from scripts import clients, ledger
 from scripts.clients import Mode
 from scripts.errors import OpsError, UsageError
 from scripts.shell import WINDOWS
@@ -18,7 +18,7 @@ from scripts.target import Target, Unreachable
 
 _LOCK_WAIT = 10  # seconds that it waits, by statement_timeout, for a table which somebody is altering
 # Where a table's files lie is the server's matter, and no file of a migration says it.
-_ARGUMENTS = ("--schema-only", "--no-tablespaces", "--encoding=UTF8", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT}s")
+_ARGUMENTS = ("--no-tablespaces", "--encoding=UTF8", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT}s")
 _OLDER = re.compile(r"server version: (?P<server>\d+)\S*.*; pg_dump version: (?P<own>\d+)")
 
 
@@ -30,13 +30,16 @@ class Dump:
     mode: Mode
 
 
-def run(target: Target, *, owners: bool, again: str) -> Dump:
+def run(target: Target, *, owners: bool, again: str, rows: bool = False) -> Dump:
     """The schema of a database as SQL, in UTF-8, with or without its owners. `again` is the command that wants it.
+
+    With `rows`, also what is in it, a statement for each row; not in the ledger, which says when.
 
     Of several pg_dumps, the first that is new enough and reaches the server. Raises OpsError when none does, or
     something can't be read.
     """
-    arguments = [*_ARGUMENTS, *([] if owners else ["--no-owner"])]
+    what = ["--inserts", f"--exclude-table-data={ledger.TABLE}"] if rows else ["--schema-only"]
+    arguments = [*_ARGUMENTS, *what, *([] if owners else ["--no-owner"])]
     older: list[str] = []
     needed = ""
     failure: OpsError | None = None

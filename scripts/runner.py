@@ -20,7 +20,7 @@ from scripts import blockers, explain, ledger, lock, preflight, safety, shell
 from scripts.blockers import Blocker
 from scripts.console import Console
 from scripts.dsn import clean_env
-from scripts.errors import Interrupted, OpsError, counted
+from scripts.errors import Interrupted, OpsError
 from scripts.explain import Run
 from scripts.ledger import Facts, Row
 from scripts.plan import Plan, make_plan
@@ -219,11 +219,7 @@ class Runner:
                 self.checked[migration.file] = safety.check(migration, self.folder.path)
             problems += self.checked[migration.file].problems
         if problems:
-            listed = "\n".join(f"  {problem}" for problem in problems)
-            raise OpsError(
-                f"{counted(len(problems), 'problem')} in {self.folder.path}; nothing was applied:\n{listed}",
-                f"mend the files (rules: migrations/README.md), then: {self.again}",
-            )
+            raise safety.refusal(problems, self.folder.path, self.again)
         return plan
 
     def _refuse_started(self, session: Session, plan: Plan) -> None:
@@ -259,8 +255,7 @@ class Runner:
     def _apply(self, session: Session, facts: Facts, pending: Sequence[Migration]) -> Plan:
         """Applies files, and returns what is left to do."""
         checked = [self.checked[migration.file] for migration in pending]
-        if not facts.current:
-            list(session.run([_definition()], {ledger.DEFINITION.name: ledger.DEFINITION}))
+        make_ledger(session, facts)
         steps = self._steps(checked, facts.group)
         files = {path: content for item in checked for path, content in item.files.items()}
         before = len(self._applied)
@@ -366,7 +361,7 @@ class Runner:
 
         Who owns the ledger is asked again only behind a file that may have changed it: the question costs 0.2 ms a file.
         """
-        revision = _git_revision(self.folder.path, self.target.env)
+        revision = git_revision(self.folder.path, self.target.env)
         run_as = ledger.literal(group) if group else ""
         steps = []
         for item in checked:
@@ -393,6 +388,12 @@ class Runner:
         self.console.note("\n    ".join([f"  {place}{severity}{message.text}", *message.details]))
 
 
+def make_ledger(session: Session, facts: Facts) -> None:
+    """Makes the ledger, or brings an older one to its present shape."""
+    if not facts.current:
+        list(session.run([_definition()], {ledger.DEFINITION.name: ledger.DEFINITION}))
+
+
 def _definition() -> Step:
     """The file that makes the ledger, which is recorded when it comes up among the others."""
     name = ledger.DEFINITION.name
@@ -415,7 +416,7 @@ def _step(checked: Checked, revision: str | None, run_as: str, settings: Sequenc
     )
 
 
-def _git_revision(folder: Path, env: Mapping[str, str]) -> str | None:
+def git_revision(folder: Path, env: Mapping[str, str]) -> str | None:
     """The commit that the files came from, where that can be known."""
     if shell.which("git", env) is None:
         return None

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from scripts import lexer, sql
+from scripts.errors import OpsError, counted
 from scripts.lexer import Lexed, Meta, Statement
 from scripts.sql import Folder, Migration, Problem
 
@@ -135,6 +136,15 @@ def _with_all_it_reads(checked: Checked) -> Checked:
             return replace(checked, problems=(*checked.problems, problem))
         whole.update(f"\n{path} {hashlib.sha256(data).hexdigest()}".encode())
     return replace(checked, migration=replace(migration, checksum=whole.hexdigest()))
+
+
+def refusal(problems: Sequence[Problem], folder: Path, again: str) -> OpsError:
+    """What is said of files that may not run; `again` is the command to repeat."""
+    listed = "\n".join(f"  {problem}" for problem in problems)
+    return OpsError(
+        f"{counted(len(problems), 'problem')} in {folder}; nothing was applied:\n{listed}",
+        f"mend the files (rules: migrations/README.md), then: {again}",
+    )
 
 
 def check(migration: Migration, folder: Path) -> Checked:

@@ -16,7 +16,7 @@ from itertools import groupby
 
 from scripts import lexer
 
-_HEADER = re.compile(r"^-- Name: (?P<name>.*); Type: (?P<type>.*?); Schema: (?P<schema>.*?); Owner: ", re.MULTILINE)
+_HEADER = re.compile(r"^-- (?:Data for )?Name: (?P<name>.*); Type: (?P<type>.*?); Schema: (?P<schema>.*?); Owner: ", re.MULTILINE)
 _STATE = re.compile(r"SET (?P<name>default_tablespace|default_table_access_method) = (?P<value>.*);")
 _SESSION = re.compile(r"(?:RE)?SET SESSION AUTHORIZATION\b")  # who granted it; the file is run by one user
 # PostgreSQL 17.12 of Debian numbers its columns' versions among their options, which only its own pg_dump leaves out.

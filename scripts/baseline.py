@@ -1,0 +1,120 @@
+"""Adopts a database that has its schema already: files are recorded as applied, and none of them runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts import comparison, ledger, lock, runner, safety
+from scripts.comparison import Files
+from scripts.console import Console, one_line
+from scripts.errors import OpsError, Pending, UsageError, counted
+from scripts.plan import make_plan
+from scripts.psql import Session
+from scripts.settings import MIGRATIONS, shown
+from scripts.shell import quoted
+from scripts.sql import Migration
+from scripts.target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the flags of `invoke migrations.baseline` say; times in seconds."""
+
+    folder: Path = MIGRATIONS
+    to: str
+    accept_drift: bool = False
+    plan_only: bool = False
+    yes: bool = False
+    wait: float = 0.0
+    lock_wait: float = runner.LOCK_WAIT
+
+    def again(self, target: Target) -> str:
+        """The command that was given, but for what it was allowed."""
+        folder = [f"--migrations-dir {quoted(self.folder)}"] if self.folder != MIGRATIONS else []
+        return " ".join(filter(None, ["invoke migrations.baseline", target.flags, *folder, f"--to {self.to}"]))
+
+
+def run(goal: Target, options: Options, console: Console) -> None:
+    """Records the files up to a version, after a comparison of the live schema with what they build on a scratch server.
+
+    Raises Pending, when the two differ and that isn't accepted; OpsError. Nothing but the ledger is written.
+    """
+    again = options.again(goal)
+    folder, _ = safety.read_folder(options.folder)
+
+    def look(session: Session) -> tuple[ledger.Facts, list[ledger.Row], frozenset[str]]:
+        facts = ledger.facts(session.read(ledger.FACTS))
+        rows = ledger.rows(session.read(ledger.ROWS)) if facts.ledger else []
+        return facts, rows, comparison.roles(session.read(comparison.ROLES))
+
+    facts, rows, roles = goal.ask(look, wait=options.wait)
+    plan = make_plan(folder, rows, to=options.to, allow_out_of_order=True)
+    console.say(f"target: {goal.dsn} (PostgreSQL {facts.version})")
+    if plan.problems:
+        raise safety.refusal(plan.problems, options.folder, again)
+    if plan.started:
+        raise OpsError(f"{plan.started[0].file} was started and has not ended", f"first: invoke migrate {goal.flags} --resume")
+    wanted = list(plan.pending)
+    document: dict[str, Any] = {
+        "target": str(goal.dsn),
+        "recorded": [],
+        "files": [migration.file for migration in wanted],
+        "differences": [],
+    }
+    if not wanted:
+        console.say(f"nothing to do: {facts.database} has all files up to {options.to} in its ledger")
+        console.document(document)
+        return
+    last = int(options.to)
+    counting = Files(
+        folder=options.folder, left_out=[item.file for item in folder.files if item.repeatable or item.number > last]
+    )
+    differences = comparison.compare(goal, facts, roles, counting, all_roles=False, again=again, console=console)
+    comparison.show(differences, console)
+    document["differences"] = comparison.document(differences)
+    what = f"{counted(len(wanted), 'file')} of {shown(options.folder)} up to {options.to}"
+    if differences and not options.accept_drift:
+        raise Pending(
+            f"{facts.database} is not what {what} make of it: {counted(len(differences), 'difference')}; nothing was recorded",
+            f"mend the one or the other; or, if that may be so: {again} --accept-drift",
+            document,
+        )
+    console.say(
+        f"{facts.database} is as they make it" if not differences else f"{counted(len(differences), 'difference')}, accepted"
+    )
+    for migration in wanted:
+        console.say(f"  {'would record' if options.plan_only else 'record'} {migration.file} as applied")
+    if options.plan_only:
+        console.say(f"{len(wanted)} to record; nothing was written")
+        console.document(document)
+        return
+    console.confirm(f"Record {what} as applied to {facts.database} on {goal.dsn.hosts[0]}?", yes=options.yes, again=again)
+    goal.ask(lambda session: _record(session, goal, wanted, options, again, console))
+    console.say(f"recorded {what}; the next `invoke migrate` goes on behind {options.to}")
+    console.document({**document, "recorded": document["files"]})
+
+
+def _record(session: Session, goal: Target, wanted: list[Migration], options: Options, again: str, console: Console) -> None:
+    goal.refuse_pooler(session, again)
+    lock.acquire(session, wait=options.lock_wait, again=again, note=console.note)
+    facts = ledger.facts(session.read(ledger.FACTS))
+    taken = {row.number for row in ledger.rows(session.read(ledger.ROWS))} if facts.ledger else set()
+    meanwhile = [one_line(migration.file) for migration in wanted if migration.number in taken]
+    if meanwhile:
+        raise OpsError(f"another runner has recorded {', '.join(meanwhile)} meanwhile; nothing was written", again)
+    runner.make_ledger(session, facts)
+    revision = runner.git_revision(options.folder, goal.env)
+    statements = [ledger.adopted(migration, revision) for migration in wanted]
+    session.query(";\n".join(["BEGIN", *statements, "COMMIT"]))
+
+
+def version(value: str | None) -> str:
+    """The version that --to names. Raises UsageError when it names none."""
+    if value is None or not (value.isascii() and value.isdigit()):
+        raise UsageError(
+            "--to VERSION: which files does the database have already?" if value is None else f"--to {value}: not a version",
+            "the digits of the newest file whose work is there; `invoke status` lists the files",
+        )
+    return value
