@@ -192,7 +192,7 @@ def major_version(value: str | None) -> int | None:
 
 
 @command
-def quickstart(console: Console, docker: bool = False, postgres_version: str | None = None) -> ExitCode:
+def quickstart(console: Console, docker: bool = False, postgres_version: str | None = None, json: bool = False) -> ExitCode:
     """Do the main job on this machine: a Postgres, the migrations, and what stands then."""
     from scripts import quickstart as quickstarting
 
@@ -210,13 +210,13 @@ def up(console: Console, docker: bool = False, postgres_version: str | None = No
 
 
 @command
-def down(console: Console, purge: bool = False, yes: bool = False) -> None:
+def down(console: Console, purge: bool = False, yes: bool = False, json: bool = False) -> None:
     """Stop the Postgres of this machine; --purge deletes its data."""
     from scripts import server
 
     if purge and server.describe():
         console.confirm(f"Delete the data of {server.describe()}?", yes=yes, again="invoke down --purge")
-    server.down(settings.sources(), purge=purge, say=console.say)
+    console.document(server.down(settings.sources(), purge=purge, say=console.say).facts())
 
 
 @command

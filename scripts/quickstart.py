@@ -35,37 +35,53 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
     if app:
         console.conceal(app[0].password, app[0].uri())
     console.say(f"server: {up.choice}, {'started' if up.started else 'running'}")
-    migrate.run(goal, runner.Options(wait=10.0), console)
     wanted = logins.wanted(settings.app_user(None, found), None, {})
-    ended = roles.run(
-        goal,
-        roles.Options(
-            wanted=wanted,
-            destinations=handover.Destinations(app_file=goal.app_file, env=goal.env),
-            password=password,
-            keep_password=password is None and app is not None and probe.knows(goal, app[0]),
-        ),
-        console,
-    )
+    with console.gathering() as documents:
+        migrate.run(goal, runner.Options(wait=10.0), console)
+        ended = roles.run(
+            goal,
+            roles.Options(
+                wanted=wanted,
+                destinations=handover.Destinations(app_file=goal.app_file, env=goal.env),
+                password=password,
+                keep_password=password is None and app is not None and probe.knows(goal, app[0]),
+            ),
+            console,
+        )
 
-    def look(session: Session) -> tuple[ledger.Facts, list[str], list[str]]:
+    def look(session: Session) -> tuple[ledger.Facts, list[str], list[ledger.Row]]:
         return (
             ledger.facts(session.query(ledger.FACTS)),
             session.query(_SCHEMAS),
-            session.query(f"SELECT version || ' ' || coalesce(name, '') FROM {ledger.TABLE} ORDER BY version"),
+            sorted(ledger.rows(session.query(ledger.ROWS)), key=lambda row: row.version),
         )
 
-    facts, schemas, migrations = goal.ask(look)
+    facts, schemas, rows = goal.ask(look)
+    role = goal.as_app(wanted.names, console).dsn
     console.say("")
     console.table(
         [
             ["server", str(up.dsn)],
             ["version", f"PostgreSQL {facts.version}"],
             ["schemas", ", ".join(schemas)],
-            ["migrations", ", ".join(migrations)],
-            ["application", str(goal.as_app(wanted.names, console).dsn)],
+            ["migrations", ", ".join(f"{row.version} {row.name or ''}".rstrip() for row in rows)],
+            ["application", str(role)],
         ]
     )
     console.say(f"\nnext, with `python3 scripts/bootstrap.py` in front or after `{_ACTIVATE}`:")
     console.table([list(line) for line in _NEXT])
+    migrated, made = documents
+    console.document(
+        {
+            "target": str(goal.dsn),
+            "server": up.facts(),
+            "server_version": facts.version,
+            "schemas": schemas,
+            "versions": [row.version for row in rows],
+            "role": role.params["user"],
+            "dsn": str(role),
+            "migrations": migrated,
+            "roles": made,
+        }
+    )
     return ended.code

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scripts import settings
 from scripts.console import Console
@@ -34,6 +35,11 @@ class Choice:
     def __str__(self) -> str:
         return f"PostgreSQL {self.version}, embedded" if self.kind == "embedded" else f"Docker, {self.image}"
 
+    def facts(self) -> dict[str, Any]:
+        """It for a JSON document."""
+        version = None if self.kind == "docker" else self.version  # the image says it
+        return {"kind": self.kind, "version": version, "image": self.image or None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Up:
@@ -45,6 +51,24 @@ class Up:
     socket: str  # the DSN by unix socket, where there is one
     password_file: str  # the owner-only file that holds the password
     app_file: str  # the owner-only dotenv file for the application's DSN; made by `invoke roles`
+
+    def facts(self) -> dict[str, Any]:
+        """It for a JSON document."""
+        return {**vars(self), "choice": self.choice.facts(), "dsn": str(self.dsn), "socket": self.socket or None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Down:
+    """What `down` has come to."""
+
+    choice: Choice | None  # the server that was up last
+    stopped: bool  # whether it ran
+    purged: tuple[Choice, ...] = ()  # those whose data were deleted
+
+    def facts(self) -> dict[str, Any]:
+        """It for a JSON document."""
+        choice = self.choice.facts() if self.choice else None
+        return {"choice": choice, "stopped": self.stopped, "purged": [str(one) for one in self.purged]}
 
 
 def up(
@@ -90,20 +114,21 @@ def is_up(found: Sources, *, home: Path = settings.LOCAL) -> bool:
     return choice is not None and _server(choice, found, home, lambda text: None).running()
 
 
-def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, say: Say = lambda text: None) -> tuple[str, bool]:
-    """Stops the server; with `purge`, deletes the data of all that were ever up here. Returns its name and whether it ran."""
+def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, say: Say = lambda text: None) -> Down:
+    """Stops the server; with `purge`, deletes the data of all that were ever up here."""
     with _lock(home):
         choice = _remembered(home)
         stopped = _server(choice, found, home, say).stop() if choice else False
         say(f"{choice or 'no server'}: {'stopped' if stopped else 'was not running'}")
+        purged = _kept(home) if purge else []
+        for kept in purged:
+            server = _server(kept, found, home, say)
+            server.stop()
+            server.purge()
+            say(f"deleted the data of {kept}")
         if purge:
-            for kept in _kept(home):
-                server = _server(kept, found, home, say)
-                server.stop()
-                server.purge()
-                say(f"deleted the data of {kept}")
             (home / "server.json").unlink(missing_ok=True)
-        return str(choice or "no server"), stopped
+        return Down(choice=choice, stopped=stopped, purged=tuple(purged))
 
 
 def describe(home: Path = settings.LOCAL) -> str:
@@ -195,5 +220,4 @@ def show(running: Up, console: Console) -> None:
         ["password", running.password_file],
     ]
     console.table(rows)
-    choice = vars(running.choice) | ({"version": None} if running.choice.kind == "docker" else {})  # its image says it
-    console.document({**vars(running), "choice": choice, "dsn": str(running.dsn)})
+    console.document(running.facts())

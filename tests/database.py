@@ -27,7 +27,7 @@ from scripts.embedded import Embedded
 from scripts.errors import OpsError
 from scripts.secret import Secret
 from scripts.settings import MIGRATIONS, Sources
-from tests import warm
+from tests import shapes, warm
 
 ROOT = Path(__file__).resolve().parent.parent
 # The first server has every psql; each of the others the one that comes with it, so that each version of psql is used.
@@ -117,10 +117,13 @@ def invoke(
 def run_invoke(
     argv: Sequence[str], *, env: Mapping[str, str], stdin: str, cwd: Path = ROOT, timeout: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Warm, unless it has to begin in another way than this process's other commands."""
+    """Warm, unless it has to begin in another way than this process's other commands. Its output is as docs/schemas says."""
     if warm.POSSIBLE and warm.at_start(env) == warm.at_start(ENV):
-        return _warm().run(argv, env=env, stdin=stdin, cwd=cwd, timeout=timeout)
-    return subprocess.run(argv, env=env, input=stdin, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False)
+        result = _warm().run(argv, env=env, stdin=stdin, cwd=cwd, timeout=timeout)
+    else:
+        result = subprocess.run(argv, env=env, input=stdin, capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False)
+    shapes.check(argv, result.returncode, result.stdout, result.stderr)
+    return result
 
 
 @functools.cache

@@ -24,8 +24,9 @@ from scripts import PRODUCT, server
 from scripts.container import connect
 from scripts.embedded import Embedded
 from scripts.errors import OpsError, UsageError
-from scripts.server import Up
+from scripts.server import Choice, Down, Up
 from scripts.settings import Sources
+from tests import shapes
 from tests.conftest import ROOT
 from tests.database import ENV, IMAGE, require_docker
 
@@ -52,7 +53,7 @@ for action in sys.argv[3:]:
         os.setgid(gid)
         os.setuid(uid)
     else:
-        print(json.dumps({"stopped": server.down(found, home=home)[1]}))
+        print(json.dumps({"stopped": server.down(found, home=home).stopped}))
 """
 
 
@@ -149,7 +150,7 @@ def test_a_port_that_another_program_took_is_said_and_another_is_used(home: Path
 @pytest.mark.once
 def test_a_server_that_was_stopped_comes_back_to_its_port(home: Path, version: int) -> None:
     before = server.up(FOUND, version=version, home=home)
-    assert server.down(FOUND, home=home)[1]
+    assert server.down(FOUND, home=home).stopped
     assert server.up(FOUND, home=home).dsn == before.dsn
 
 
@@ -259,17 +260,17 @@ def test_a_folder_of_somebody_else_in_the_temp_folder_is_not_taken_for_the_socke
 def test_down_keeps_the_data_and_purge_deletes_them(home: Path, version: int) -> None:
     query(server.up(FOUND, version=version, home=home), "CREATE TABLE kept AS SELECT 42 AS n")
     pid = postmaster(home, version)
-    name = f"PostgreSQL {version}, embedded"
-    assert server.down(FOUND, home=home) == (name, True)
+    ours = Choice(kind="embedded", version=version)
+    assert server.down(FOUND, home=home) == Down(choice=ours, stopped=True)
     until("the server has gone", lambda: not is_alive(pid))
-    assert server.down(FOUND, home=home) == (name, False)
+    assert server.down(FOUND, home=home) == Down(choice=ours, stopped=False)
     assert query(server.local(FOUND, home=home), "SELECT n FROM kept") == [(42,)]
 
     assert str(home / f"embedded-{version}") in server.describe(home)
-    assert server.down(FOUND, purge=True, home=home) == (name, True)
+    assert server.down(FOUND, purge=True, home=home) == Down(choice=ours, stopped=True, purged=(ours,))
     assert not (home / f"embedded-{version}").exists()
     assert server.describe(home) == ""
-    assert server.down(FOUND, purge=True, home=home) == ("no server", False)
+    assert server.down(FOUND, purge=True, home=home) == Down(choice=None, stopped=False)
 
 
 def test_another_kind_is_refused_while_one_is_up_and_taken_after_down(home: Path, version: int) -> None:
@@ -306,7 +307,7 @@ def test_a_folder_on_the_way_that_was_closed_again_does_not_hide_the_server(home
     home.chmod(0o700)
     assert not server.up(FOUND, home=home).started
     home.chmod(0o700)
-    assert server.down(FOUND, home=home)[1]
+    assert server.down(FOUND, home=home).stopped
     until("the server has gone", lambda: not is_alive(pid))
 
 
@@ -413,15 +414,16 @@ def test_a_docker_server_keeps_its_data_through_kill_and_down_until_it_is_purged
     assert [one.id for one in containers(again)] == [container.id]
     assert query(again, "SELECT n FROM kept") == [(42,)]
 
-    assert server.down(FOUND, home=docker_home) == (f"Docker, {IMAGE}", True)
+    assert server.down(FOUND, home=docker_home) == Down(choice=running.choice, stopped=True)
     assert containers(running) == []
     assert len(volumes(running)) == 1
-    assert server.down(FOUND, home=docker_home) == (f"Docker, {IMAGE}", False)
+    assert server.down(FOUND, home=docker_home) == Down(choice=running.choice, stopped=False)
 
     assert query(server.local(FOUND, home=docker_home), "SELECT n FROM kept") == [(42,)]
     left = [container.name for container in containers(running)]
     [volume] = volumes(running)
-    assert server.down(FOUND, purge=True, home=docker_home) == (f"Docker, {IMAGE}", True)
+    gone = server.down(FOUND, purge=True, home=docker_home)
+    assert gone == Down(choice=running.choice, stopped=True, purged=(running.choice,))
     engine = connect(ENV)
     assert [name for name in left if engine.containers.list(all=True, filters={"name": name})] == []
     assert [one.name for one in engine.volumes.list() if one.name == volume.name] == []
@@ -486,7 +488,9 @@ def test_quickstart_takes_the_password_that_is_given_masks_first_and_ends_as_rol
 
     def run(*words: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "invoke", "--search-root", str(project), *words]
-        return subprocess.run(argv, env={**ENV, **env}, input=stdin, capture_output=True, text=True, cwd=project, check=False)
+        done = subprocess.run(argv, env={**ENV, **env}, input=stdin, capture_output=True, text=True, cwd=project, check=False)
+        shapes.check(argv, done.returncode, done.stdout, done.stderr)
+        return done
 
     try:
         given = {"POSTGRES_BACKTEST_SERVICE_PASSWORD": "given 1%", "GITHUB_ACTIONS": "true"}

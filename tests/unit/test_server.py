@@ -14,15 +14,15 @@ from scripts.server import Choice, Up
 
 
 @pytest.mark.parametrize(
-    ("choice", "version"),
+    ("choice", "version", "image"),
     [
-        (Choice(kind="embedded", version=18, image=""), 18),
-        (Choice(kind="docker", version=16, image="postgres:15"), None),  # what the image has, only its name may say
+        (Choice(kind="embedded", version=18), 18, None),
+        (Choice(kind="docker", version=16, image="postgres:15"), None, "postgres:15"),  # what it has, only its name may say
     ],
 )
-def test_no_version_is_told_that_the_image_may_not_have(choice: Choice, version: int | None) -> None:
+def test_no_version_is_told_that_the_image_may_not_have(choice: Choice, version: int | None, image: str | None) -> None:
     out = io.StringIO()
     dsn = Dsn({"user": "postgres", "host": "localhost", "dbname": "serving"})
     running = Up(choice=choice, dsn=dsn, started=True, socket="", password_file="p", app_file="a")
     server.show(running, Console(as_json=True, out=out))
-    assert json.loads(out.getvalue())["choice"] == {"kind": choice.kind, "version": version, "image": choice.image}
+    assert json.loads(out.getvalue())["choice"] == {"kind": choice.kind, "version": version, "image": image}
