@@ -16,7 +16,7 @@ from scripts import settings
 from scripts.console import Console
 from scripts.container import Container
 from scripts.dsn import Dsn
-from scripts.embedded import VERSIONS, Embedded
+from scripts.embedded import VERSIONS, Embedded, program
 from scripts.errors import OpsError, UsageError
 from scripts.settings import Sources
 
@@ -159,7 +159,9 @@ def _wanted(found: Sources, docker: bool, version: int | None, before: Choice | 
             )
         number = version or settings.DEFAULT_VERSION
         return Choice(kind="docker", version=number, image=settings.image(found, number))
-    return Choice(kind="embedded", version=version or settings.DEFAULT_VERSION)
+    number = version or settings.DEFAULT_VERSION
+    program("postgres", number)  # raises for a version that there isn't, before it is remembered
+    return Choice(kind="embedded", version=number)
 
 
 def _server(choice: Choice, found: Sources, home: Path, say: Say) -> Embedded | Container:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -133,6 +133,31 @@ def _warm() -> warm.Warm:
 
 def invoke_argv(*words: str) -> list[str]:
     return [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *words]
+
+
+@dataclass
+class Machine:
+    """A copy of the project, so that its `.local/` is its own. Nothing is warm in it: what is imported is the copy."""
+
+    project: Path
+
+    def __enter__(self) -> Self:
+        shutil.copy(ROOT / "tasks.py", self.project)
+        for name in ("scripts", "migrations"):
+            shutil.copytree(ROOT / name, self.project / name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.invoke("down", "--purge", "--yes")
+        shutil.rmtree(self.project, ignore_errors=True)
+
+    def invoke(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """`invoke WORDS` there."""
+        argv = [sys.executable, "-m", "invoke", "--search-root", str(self.project), *words]
+        whole = {**ENV, **(env or {})}
+        result = subprocess.run(argv, env=whole, input=stdin, capture_output=True, text=True, cwd=self.project, check=False)
+        shapes.check(argv, result.returncode, result.stdout, result.stderr)
+        return result
 
 
 def start_server(name: str, home: Path) -> Embedded | Container:

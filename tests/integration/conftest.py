@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from scripts.dsn import Dsn
 from tests import database as databases
-from tests.database import MODES, Database
+from tests.database import MODES, Database, Machine
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +35,13 @@ def database(server: Dsn) -> Iterator[Database]:
 def scratch(server: Dsn) -> Iterator[Database]:
     """A second database of the test's own, to compare with."""
     yield from databases.new_database(server)
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """A machine where nothing was ever up. Not below pytest's own folder, which is closed to the account of root's server."""
+    with Machine(Path(tempfile.mkdtemp(prefix="serving-"))) as made:
+        yield made
 
 
 @pytest.fixture(params=MODES)

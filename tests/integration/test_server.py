@@ -26,9 +26,8 @@ from scripts.embedded import Embedded
 from scripts.errors import OpsError, UsageError
 from scripts.server import Choice, Down, Up
 from scripts.settings import Sources
-from tests import shapes
 from tests.conftest import ROOT
-from tests.database import ENV, IMAGE, require_docker
+from tests.database import ENV, IMAGE, Machine, require_docker
 
 pytestmark = pytest.mark.embedded  # and the tests of Docker, which have their own server, are marked `once`
 FOUND = Sources(ENV, {}, ".env")
@@ -296,8 +295,7 @@ def test_a_version_that_the_wheel_lacks_is_refused_with_the_way_out(home: Path) 
     with pytest.raises(UsageError, match="there is no embedded PostgreSQL 17, only 16 and 18") as caught:
         server.up(FOUND, version=17, home=home)
     assert caught.value.hint == "invoke up --docker --postgres-version 17"
-    assert not (home / "embedded-17").exists()
-    assert server.describe(home) == ""
+    assert list(home.iterdir()) == [home / "server.lock"], "nothing is remembered of it"
 
 
 @pytest.mark.once
@@ -480,37 +478,22 @@ def test_an_image_that_ends_at_once_is_shown_with_its_log(docker_home: Path) -> 
 
 
 @pytest.mark.once
-def test_quickstart_takes_the_password_that_is_given_masks_first_and_ends_as_roles_does() -> None:
-    project = Path(tempfile.mkdtemp(prefix="serving-"))  # whose .local/ is its own
-    shutil.copy(ROOT / "tasks.py", project)
-    for name in ("scripts", "migrations"):
-        shutil.copytree(ROOT / name, project / name)
-
-    def run(*words: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "invoke", "--search-root", str(project), *words]
-        done = subprocess.run(argv, env={**ENV, **env}, input=stdin, capture_output=True, text=True, cwd=project, check=False)
-        shapes.check(argv, done.returncode, done.stdout, done.stderr)
-        return done
-
-    try:
-        given = {"POSTGRES_BACKTEST_SERVICE_PASSWORD": "given 1%", "GITHUB_ACTIONS": "true"}
-        first = run("quickstart", **given)
-        assert first.returncode == 0, first.stdout + first.stderr
-        assert first.stderr.startswith("::add-mask::given 1%25\n")
-        assert "::add-mask::" not in first.stdout
-        assert "postgresql://backtest_service:given%201%25@" in "".join(
-            path.read_text() for path in (project / ".local").rglob("app.env")
-        )
-        granted = run("psql", "--local", stdin="GRANT TEMPORARY ON DATABASE serving TO backtest_service;")
-        assert granted.returncode == 0, granted.stderr
-        drifted = run("quickstart")
-        assert drifted.returncode == 3, drifted.stdout
-        assert "differs: backtest_service has TEMPORARY on database serving" in drifted.stdout
-        purged = run("down", "--purge", "--yes").stdout.splitlines()
-        assert purged == ["PostgreSQL 16, embedded: stopped", "deleted the data of PostgreSQL 16, embedded"]
-        empty = run("psql", "--local", "--as-app")
-        assert (empty.returncode, "started PostgreSQL 16, embedded; invoke down stops it\n" in empty.stderr) == (2, True)
-        assert run("down").stdout == "PostgreSQL 16, embedded: stopped\n"
-    finally:
-        run("down", "--purge", "--yes")
-        shutil.rmtree(project, ignore_errors=True)
+def test_quickstart_takes_the_password_that_is_given_masks_first_and_ends_as_roles_does(machine: Machine) -> None:
+    given = {"POSTGRES_BACKTEST_SERVICE_PASSWORD": "given 1%", "GITHUB_ACTIONS": "true"}
+    first = machine.invoke("quickstart", env=given)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stderr.startswith("::add-mask::given 1%25\n")
+    assert "::add-mask::" not in first.stdout
+    assert "postgresql://backtest_service:given%201%25@" in "".join(
+        path.read_text() for path in (machine.project / ".local").rglob("app.env")
+    )
+    granted = machine.invoke("psql", "--local", stdin="GRANT TEMPORARY ON DATABASE serving TO backtest_service;")
+    assert granted.returncode == 0, granted.stderr
+    drifted = machine.invoke("quickstart")
+    assert drifted.returncode == 3, drifted.stdout
+    assert "differs: backtest_service has TEMPORARY on database serving" in drifted.stdout
+    purged = machine.invoke("down", "--purge", "--yes").stdout.splitlines()
+    assert purged == ["PostgreSQL 16, embedded: stopped", "deleted the data of PostgreSQL 16, embedded"]
+    empty = machine.invoke("psql", "--local", "--as-app")
+    assert (empty.returncode, "started PostgreSQL 16, embedded; invoke down stops it\n" in empty.stderr) == (2, True)
+    assert machine.invoke("down").stdout == "PostgreSQL 16, embedded: stopped\n"
