@@ -21,7 +21,7 @@ from scripts.errors import ExitCode, OpsError, Pending, UsageError
 from tests import endings, output, shapes
 
 COMMANDS = output.commands()
-DOCUMENTS = [address for name in (*COMMANDS, shapes.ERROR) for address in shapes.shapes(name)]
+DOCUMENTS = [address for name in shapes.schemas() for address in shapes.shapes(name)]
 TARGET = "postgresql://me:****@localhost/serving"
 FAILURE = {"error": "it broke", "hint": "", "exit_code": 1}
 
