@@ -130,7 +130,7 @@ IN_AZURE = [
     Ending("firewall.close --server-name nowhere", 1),
     Ending("github.setup --plan", 0, "github.setup.json"),
     Ending("github.setup --yes", 3, env={"API_IMAGE": ""}),
-    Ending("github.setup --repo {host}/o/nothing", 1),
+    Ending("github.setup --repo o/nothing", 1),
 ]
 
 ALL = [*ON_A_DATABASE, *ANYWHERE, *ON_A_MACHINE, *WITH_A_BROKEN_FILE, *WITHOUT_AN_ENGINE, *IN_AZURE]
