@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from scripts.console import one_line
 from scripts.errors import OpsError
@@ -39,10 +40,18 @@ class Blocker:
     def __str__(self) -> str:
         if not self.pid:
             return "a prepared transaction (pg_prepared_xacts lists them)"
-        query = _PASSWORD.sub(r"\1'****'", self.query or "")
+        query = _without_password(self.query or "")
         by = f" by {self.application}" if self.application else ""
         said = f": {one_line(' '.join(query.split()))}" if query else ""
         return one_line(f"PID {self.pid}, user {self.user}, from {self.client}{by}, {self.state} since {self.since}") + said
+
+    def facts(self) -> dict[str, Any]:
+        """It for a JSON document, which shows no more than the sentence."""
+        return {**vars(self), "query": None if self.query is None else _without_password(self.query)}
+
+
+def _without_password(query: str) -> str:
+    return _PASSWORD.sub(r"\1'****'", query)
 
 
 class Watch:

@@ -49,7 +49,7 @@ def failure(error: PsqlError, failed: Checked, run: Run, blocked_by: Sequence[Bl
     facts: dict[str, Any] = {"target": run.target, "applied": list(run.applied), "failed": migration.file}
     if error.error is not None and error.error.sqlstate == LOCK_NOT_AVAILABLE:
         what += "".join(f"\n  held by {blocker}" for blocker in blocked_by)
-        facts["blocked_by"] = [vars(blocker) for blocker in blocked_by]
+        facts["blocked_by"] = [blocker.facts() for blocker in blocked_by]
     return OpsError(f"{what}\n  kept: {fate_of}; {kept}{rest}", hint, facts)
 
 

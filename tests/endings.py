@@ -50,8 +50,9 @@ class Ending:
 
 ON_A_DATABASE = [
     Ending("status", 3, "status.json"),
-    Ending("migrate --plan", 0, "migrate.json"),
-    Ending("migrate", 0, "migrate.json"),
+    Ending("migrate --plan", 0, "migrate.json#/$defs/plan"),
+    Ending("migrate --rehearse", 0, "migrate.json#/$defs/rehearsal"),
+    Ending("migrate", 0, "migrate.json#/$defs/result"),
     Ending("migrate --migrations-dir {broken}", 1),
     Ending("migrate --migrations-dir {nowhere}", 2),
     Ending("status", 0, "status.json"),

@@ -83,7 +83,7 @@ def _followed(file: str, node: Schema) -> tuple[str, Schema, str]:
     if "$ref" not in node:
         return file, node, ""
     there, target = resolved(file, node["$ref"])
-    is_part = "/$defs/" in node["$ref"] and not node["$ref"].endswith("/result")
+    is_part = "/$defs/" in node["$ref"] and not node["$ref"].endswith("/result")  # of several documents, or one of them
     whole = "" if there == file or is_part else there.removesuffix(".json")
     return there, {**target, **node}, whole
 

@@ -710,7 +710,16 @@ def test_status_as_json(database: Database, folder: Path) -> None:
     assert document == {
         "target": str(database.dsn),
         "server_version": version,
-        "summary": {"applied": 1, "pending": 1, "started": 0, "changed": 0, "missing": 0, "out of order": 0},
+        "summary": {
+            "applied": 1,
+            "pending": 1,
+            "started": 0,
+            "changed": 0,
+            "missing": 0,
+            "out of order": 0,
+            "outdated": 0,
+            "retired": 0,
+        },
         "problems": [],
     }
     assert (first["version"], first["file"], first["state"], first["applied_by"]) == ("0001", "0001_a.sql", "applied", "postgres")

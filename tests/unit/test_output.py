@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import sys
@@ -27,7 +28,7 @@ FAILURE = {"error": "it broke", "hint": "", "exit_code": 1}
 
 
 def prints_json(command: str) -> bool:
-    return any(argument.name == "json" for argument in tasks.namespace[command].get_arguments())
+    return "json" in inspect.signature(tasks.namespace[command].body).parameters
 
 
 def nodes(schema: Any) -> Iterator[dict[str, Any]]:

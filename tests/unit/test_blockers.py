@@ -1,0 +1,18 @@
+"""What is shown of a session that holds a lock."""
+
+from __future__ import annotations
+
+from scripts.blockers import Blocker
+
+
+def test_a_password_in_its_statement_is_shown_neither_in_the_sentence_nor_in_the_document() -> None:
+    query = "ALTER ROLE app PASSWORD 'hunter2' VALID UNTIL 'infinity'"
+    blocker = Blocker(pid=7, user="me", application=None, client="::1", state="idle in transaction", since="then", query=query)
+    masked = "ALTER ROLE app PASSWORD '****' VALID UNTIL 'infinity'"
+    assert str(blocker) == f"PID 7, user me, from ::1, idle in transaction since then: {masked}"
+    assert blocker.facts() == {**vars(blocker), "query": masked}
+
+
+def test_what_the_server_does_not_tell_is_null_in_the_document() -> None:
+    blocker = Blocker(pid=0, user=None, application=None, client=None, state=None, since=None, query=None)
+    assert blocker.facts() == vars(blocker)
