@@ -16,7 +16,7 @@ from invoke.exceptions import Exit
 from jsonschema import Draft202012Validator
 
 import tasks
-from scripts import blueprint, plan, rotate
+from scripts import blueprint, plan, rotate, schema
 from scripts.console import Console
 from scripts.errors import ExitCode, OpsError, Pending, UsageError
 from tests import endings, output, shapes
@@ -31,18 +31,18 @@ def prints_json(command: str) -> bool:
     return "json" in inspect.signature(tasks.namespace[command].body).parameters
 
 
-def nodes(schema: Any) -> Iterator[dict[str, Any]]:
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
     """Every schema in a schema."""
-    if isinstance(schema, dict):
-        yield schema
-        for key, inner in schema.items():
+    if isinstance(node, dict):
+        yield node
+        for key, inner in node.items():
             if key in ("properties", "$defs"):
                 for one in inner.values():
                     yield from nodes(one)
             elif key not in ("examples", "x-exit-codes"):
                 yield from nodes(inner)
-    elif isinstance(schema, list):
-        for one in schema:
+    elif isinstance(node, list):
+        for one in node:
             yield from nodes(one)
 
 
@@ -69,10 +69,10 @@ def test_every_command_says_what_its_exit_codes_mean(command: str) -> None:
 
 @pytest.mark.parametrize("name", shapes.schemas())
 def test_a_schema_is_closed_and_describes_every_key(name: str) -> None:
-    schema = shapes.schemas()[name]
-    Draft202012Validator.check_schema(schema)
-    assert schema["$schema"] == Draft202012Validator.META_SCHEMA["$schema"]
-    for node in nodes(schema):
+    whole = shapes.schemas()[name]
+    Draft202012Validator.check_schema(whole)
+    assert whole["$schema"] == Draft202012Validator.META_SCHEMA["$schema"]
+    for node in nodes(whole):
         if "properties" not in node:
             continue
         assert node["additionalProperties"] is False
@@ -104,6 +104,7 @@ def test_the_page_says_what_the_schemas_say() -> None:
     [
         ("status.json#/properties/migrations/items/properties/state", plan.State),
         ("rotate.json#/properties/stage", rotate.Stage),
+        ("migrations.drift.json#/properties/differences/items/properties/kind", schema.Side),
         ("provision.json#/$defs/plan/properties/steps/items/properties/action", blueprint.Action),
         ("provision.json#/$defs/plan/properties/steps/items/properties/kind", blueprint.Kind),
     ],
