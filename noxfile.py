@@ -22,9 +22,10 @@ COMPILE = ("uv", "pip", "compile", "--universal", "--python-version=3.11", "--ge
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
+    """Ruff: rules and format; and the migrations."""
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("invoke", "migrations.lint", *(["--github"] if "GITHUB_ACTIONS" in os.environ else []))
 
 
 @nox.session

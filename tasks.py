@@ -55,6 +55,7 @@ FLAGS = {
     "env_file": "Read settings from this file instead of .env.",
     "finish": "Disable the old login role as soon as it is out of use.",
     "from_key_vault": "The secrets stand in a Key Vault, and no value of theirs is needed.",
+    "github": "Print the problems as GitHub Actions shows them beside the lines of a pull request.",
     "github_environment": "The environment of the GitHub secret.",
     "github_secret": "Set this secret of the GitHub repository to the DSN, by gh.",
     "identity_name": "The identity that the workflow logs in to Azure as (github-deploy).",
@@ -799,9 +800,17 @@ def drift(
     return drifting.run(goal, options, console)
 
 
+@command
+def lint(console: Console, migrations_dir: str | None = None, github: bool = False, json: bool = False) -> ExitCode:
+    """Look at the migrations before anything runs: what is refused, our rules, and those of squawk."""
+    from scripts import lint as linting
+
+    return linting.run(folder(migrations_dir), github=github, env=settings.sources().env, console=console)
+
+
 namespace = Collection(
     *(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, render, deploy, psql),
-    migrations=Collection(baseline, repair, dump, drift, prove, reset),
+    migrations=Collection(lint, baseline, repair, dump, drift, prove, reset),
     secret=Collection(push),
     firewall=Collection(close),
     github=Collection(check, setup),

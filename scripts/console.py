@@ -32,6 +32,10 @@ def _data(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
 class Console:
     """One command's output."""
 
@@ -66,6 +70,16 @@ class Console:
         """Has GitHub Actions show a problem on the run's page; elsewhere, nothing. It stands in the output besides."""
         if self.in_actions:
             print(f"::error::{_data(self._redactor.text(problem))}", file=self._err, flush=True)
+
+    def point_at(self, *, level: str, file: str, line: int, title: str, text: str) -> None:
+        """Has GitHub Actions show a text beside a line of a file; `level` is `error` or `warning`.
+
+        Source: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands (the runner's own
+        toolkit also encodes : and , in a property). With JSON they go to stderr, which the runner reads too.
+        """
+        properties = {"file": file, "line": str(line), "title": title}
+        said = ",".join(f"{name}={_property(self._redactor.text(value))}" for name, value in properties.items())
+        print(f"::{level} {said}::{_data(self._redactor.text(text))}", file=self._err if self.as_json else self._out, flush=True)
 
     def emit(self, name: str, secret: Secret) -> None:
         """Prints a secret, because that is what was asked for; with JSON, the document has it."""

@@ -99,6 +99,8 @@ class Lexed:
     joined_variables: list[tuple[int, str]] = field(default_factory=list)  # those that touch another word or a quote
     variables: set[str] = field(default_factory=set)  # every psql variable that SQL or an argument mentions
     ambiguous: bool = False  # without standard_conforming_strings, strings would end elsewhere
+    # (kind, start, end) of what is psql's own and no SQL: "meta", "sender" (which ends a statement), "data", "variable"
+    foreign: list[tuple[str, int, int]] = field(default_factory=list)
 
     @property
     def statements(self) -> Iterator[Statement]:
@@ -114,6 +116,53 @@ class Lexed:
 def lex(text: str) -> Lexed:
     """Splits a file's text, line ends normalised to LF, into statements and meta-commands."""
     return _Lexer(text).run()
+
+
+def as_sql(text: str, *, variables: bool = True) -> str:
+    """The text with blanks for what is psql's own, so that what reads plain SQL can read it; each line stays where it is.
+
+    A variable becomes a name, a string or `true`, as it was quoted, unless `variables` says to leave them.
+    """
+    pieces, at = [], 0
+    for kind, start, end in lex(text).foreign:
+        if kind == "variable" and not variables:
+            continue
+        found = text[start:end]
+        if kind == "variable":
+            kept = "true".ljust(len(found)) if found.startswith(":{") else f" {found[1:]}"
+        else:
+            kept = (";" if kind == "sender" else "") + re.sub(r"[^\n]", " ", found[kind == "sender" :])
+        pieces += [text[at:start], kept]
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+def tokens(text: str) -> Iterator[tuple[str, str, int]]:
+    """(kind, token, offset) of a text of SQL alone, comments included, blanks not; kinds are the names in _TOKEN."""
+    at = 0
+    while token := _TOKEN.match(text, at):
+        kind, start, at = token.lastgroup or "", at, token.end()
+        if kind == "block":
+            at = _comment_end(text, at) or len(text)
+        elif kind == "dollar":
+            closing = text.find(token.group(), at)
+            at = len(text) if closing < 0 else closing + len(token.group())
+        elif kind == "open":
+            at = len(text)
+        if kind != "space":
+            yield kind, text[start:at], start
+
+
+def _comment_end(text: str, at: int) -> int | None:
+    """The offset behind a block comment, of which `at` is inside; such comments nest. None when it isn't closed."""
+    nested = 1
+    while nested:
+        edge = _BLOCK_EDGE.search(text, at)
+        if edge is None:
+            return None
+        nested += 1 if edge.group() == "/*" else -1
+        at = edge.end()
+    return at
 
 
 class _Lexer:
@@ -173,6 +222,7 @@ class _Lexer:
             if kind == "meta":
                 self._meta(start)
             elif value == "\\;":
+                self.out.foreign.append(("sender", start, self.at))
                 self._expect_closed(start, "\\;")
                 self._end_statement(start, self.at)
                 self._unsure = True
@@ -231,8 +281,10 @@ class _Lexer:
         elif kind == "paramjunk" or (kind == "number" and not _NUMBER.fullmatch(value)):
             self._problem(start, "a number runs into a word, which versions of psql read differently")
         elif kind == "safevar":
+            self.out.foreign.append(("variable", start, self.at))
             self.out.variables |= variables_in(value)
         elif kind == "var":
+            self.out.foreign.append(("variable", start, self.at))
             self.out.variables.add(value[1:])
             self.out.raw_variables.append((self._line(start), value[1:]))
             if _WORDLIKE.match(self.text[start - 1 : start]) or self.text[self.at : self.at + 1] in tuple("'\"$&"):
@@ -270,15 +322,10 @@ class _Lexer:
             self.copy = "STDIN" if reads else "FROM" if word == "FROM" else "COPY"
 
     def _block_comment(self, start: int) -> None:
-        nested = 1
-        while nested:
-            edge = _BLOCK_EDGE.search(self.text, self.at)
-            if edge is None:
-                self._problem(start, "a comment is not closed")
-                self.at = len(self.text)
-                return
-            nested += 1 if edge.group() == "/*" else -1
-            self.at = edge.end()
+        end = _comment_end(self.text, self.at)
+        if end is None:
+            self._problem(start, "a comment is not closed")
+        self.at = len(self.text) if end is None else end
 
     def _expect_closed(self, start: int, what: str) -> None:
         """Notes when a statement ends inside of something; psql would carry on with it or not, by version and branch."""
@@ -318,6 +365,7 @@ class _Lexer:
 
     def _skip_data(self) -> None:
         """Jumps over the data of every COPY that waits, each up to its line of backslash and full stop."""
+        begin = self.at
         for line in self._data_due:
             end = _END_OF_DATA.search(self.text, self.at)
             if end is None:
@@ -325,6 +373,8 @@ class _Lexer:
                 self.at = len(self.text)
                 break
             self.at = min(end.end() + 1, len(self.text))
+        if self._data_due:
+            self.out.foreign.append(("data", begin, self.at))
         self._data_due.clear()
 
     def _meta(self, start: int) -> None:
@@ -333,10 +383,12 @@ class _Lexer:
         name, args_from = found.group(), found.end()
         if not name and self.text.startswith("\\", args_from):  # `\\` only separates
             self.at = args_from + 1
+            self.out.foreign.append(("meta", start, self.at))
             return
         line_end = self.text.find("\n", args_from)
         line_end = len(self.text) if line_end < 0 else line_end
         self.at = line_end if name in _WHOLE_LINE else self._end_of_args(args_from, line_end)
+        self.out.foreign.append(("sender" if name in _SENDERS else "meta", start, self.at))
         args = self.text[args_from : self.at].strip(BLANKS)
         if name in CONDITIONALS and self.content:
             self._problem(start, f"\\{name} in the middle of a statement")

@@ -20,6 +20,7 @@ ORDER = [
     *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql", "nodes", "render"),
     *(
         "safety",
+        "rules",
         "ledger",
         "plan",
         "locks",
@@ -62,7 +63,7 @@ ORDER = [
         "access",
         "probe",
     ),
-    *("opening", "build", "foundation", "manifest", "identities", "github"),
+    *("opening", "build", "foundation", "manifest", "identities", "github", "squawk", "git"),
     *(
         "migrate",
         "drift",
@@ -71,6 +72,7 @@ ORDER = [
         "repair",
         "reset",
         "dump",
+        "lint",
         "status",
         "roles",
         "rotate",
@@ -89,6 +91,7 @@ FLOOR_3 = {
     "repair",
     "reset",
     "dump",
+    "lint",
     "status",
     "roles",
     "rotate",

@@ -10,7 +10,9 @@ import pytest
 
 from scripts.dsn import Dsn
 from tests import database as databases
+from tests import repository as repositories
 from tests.database import MODES, Database, Machine
+from tests.repository import Repository
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +60,9 @@ def serving(request: pytest.FixtureRequest) -> Iterator[Database]:
     azure = request.param == "azure"
     server = request.getfixturevalue("azure_server" if azure else "server")
     yield from databases.new_database(server, azure=azure, migrated=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """A git repository without a commit, with an empty folder `migrations`."""
+    return repositories.make(tmp_path / "repository")

@@ -421,3 +421,13 @@ def test_a_problem_is_annotated_in_actions_alone_on_one_line_and_without_secrets
         each.console.annotate("100% of hunter22\nis gone")
     assert screen.err[before:] == "::error::100%25 of ****%0Ais gone\n"
     assert (screen.out, elsewhere.out, elsewhere.err) == ("", "", "")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_annotation_stands_beside_a_line_and_begins_no_command_of_its_own(as_json: bool) -> None:
+    screen = Screen(as_json=as_json)
+    screen.console.conceal(Secret("hunter22"))
+    screen.console.point_at(level="warning", file="a,b:100%.sql", line=3, title="x:\ny", text="of hunter22:\n::stop, 5%")
+    said = "::warning file=a%2Cb%3A100%25.sql,line=3,title=x%3A%0Ay::of ****:%0A::stop, 5%25\n"
+    assert (screen.err if as_json else screen.out) == said
+    assert (screen.out if as_json else screen.err) == ""

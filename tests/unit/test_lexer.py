@@ -248,3 +248,39 @@ def test_whatever_is_quoted_ends_no_statement(parts: list[str]) -> None:
 def test_a_statement_stands_where_its_first_word_does_and_is_sent_from_the_comment_before_it() -> None:
     statement = list(lexer.lex("SELECT 1;\n/* why */ -- and how\nCOMMIT;\n").statements)[1]
     assert (statement.line, statement.sent_line) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SELECT :a, :'b', :\"c\", :{?d}, e::int;", "SELECT  a,  'b',  \"c\", true , e::int;"),
+        ("\\set a 1\nSELECT 1;\n", "        \nSELECT 1;\n"),
+        ("SELECT 1 AS a \\gset p_\nSELECT 2 \\bind 1 \\g\n", "SELECT 1 AS a ;       \nSELECT 2         ; \n"),
+        ("SELECT 1 \\; SELECT 2;", "SELECT 1 ;  SELECT 2;"),
+        ("COPY t FROM stdin;\na\t:b\n\\.\nSELECT 1;", "COPY t FROM stdin;\n    \n  \nSELECT 1;"),
+        ("\\copy t from stdin\nit's\n\\.\nSELECT 1;", "                  \n    \n  \nSELECT 1;"),
+        ("\\echo a \\\\ SELECT 1;", "           SELECT 1;"),
+        ("SELECT '\\q :a', $$ \\! :b $$; -- \\i :c\n", "SELECT '\\q :a', $$ \\! :b $$; -- \\i :c\n"),
+    ],
+)
+def test_what_is_psqls_own_is_blank_in_plain_sql(text: str, expected: str) -> None:
+    assert lexer.as_sql(text) == expected
+
+
+def test_variables_may_be_left() -> None:
+    assert lexer.as_sql("SELECT :a, :'b' \\g\n", variables=False) == "SELECT :a, :'b' ; \n"
+
+
+@given(st.text(st.sampled_from("a:'\"\\;\n $-/*{?}.gcopyset")))
+def test_plain_sql_has_every_line_where_it_was(text: str) -> None:
+    assert list(map(len, lexer.as_sql(text).split("\n"))) == list(map(len, text.split("\n")))
+
+
+@given(st.text(st.sampled_from("a:'\"\\;\n $-/*{?}.gcopyset")))
+def test_tokens_are_pieces_of_the_text_in_order(text: str) -> None:
+    at = 0
+    for _, token, start in lexer.tokens(text):
+        assert start >= at
+        assert text[at:start].strip() == ""
+        assert text.startswith(token, start)
+        at = start + len(token)
