@@ -71,9 +71,12 @@ FLAGS = {
     "lock_timeout": "How long a statement waits for a lock on a table (5s).",
     "lock_wait": "Seconds to wait for another runner to finish (300).",
     "migrations_dir": "The folder of the migrations (migrations/).",
+    "name": 'What the migration does, in a few words: "add runs table".',
     "new_revision": "Make a new revision although nothing differs.",
     "no_clock": "Don't try the files on another day.",
     "no_replay": "Don't run the files again by force: they aren't meant to bear it.",
+    "no_transaction": "The file is to run outside a transaction, as CREATE INDEX CONCURRENTLY wants.",
+    "number": "The number of the new file (the next one).",
     "open_firewall": "Let this machine through the server's firewall for the length of this command.",
     "out": "The file to write: a rendered template, which then only you can read; the schema (schema.sql beside the migrations).",
     "plan": "Show what would be done and write nothing.",
@@ -171,18 +174,18 @@ def seconds(flag: str, value: str | None, default: float) -> float:
     return number
 
 
-def whole(flag: str, value: str) -> int:
-    """A flag's value as a number of times."""
-    if not (value.isascii() and value.isdigit()):
-        raise UsageError(f"--{flag} {value}: not a whole number")
-    return int(value)
-
-
 def folder(value: str | None) -> Path:
     """The migrations folder that a flag names, else the project's."""
     if value == "":
         raise UsageError("--migrations-dir is empty", "give it a value, or leave it away")
     return Path(value).resolve() if value else settings.MIGRATIONS
+
+
+def whole_number(flag: str, value: str) -> int:
+    """A flag's value as a whole number."""
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):  # 20261128093000: a file named by a moment
+        raise UsageError(f"--{flag} {value}: a number is meant, such as 12")
+    return int(value)
 
 
 def major_version(value: str | None) -> int | None:
@@ -339,7 +342,7 @@ def migrate(
         wait=seconds("wait", wait, 0.0),
         lock_wait=seconds("lock-wait", lock_wait, runner.LOCK_WAIT),
         lock_timeout=runner.LOCK_TIMEOUT if lock_timeout is None else settings.checked_time("lock-timeout", lock_timeout),
-        lock_retries=runner.LOCK_RETRIES if lock_retries is None else whole("lock-retries", lock_retries),
+        lock_retries=runner.LOCK_RETRIES if lock_retries is None else whole_number("lock-retries", lock_retries),
         statement_timeout=None if statement_timeout is None else settings.checked_time("statement-timeout", statement_timeout),
     )
     with opening.way_in(flags, goal, console):
@@ -808,9 +811,30 @@ def lint(console: Console, migrations_dir: str | None = None, github: bool = Fal
     return linting.run(folder(migrations_dir), github=github, env=settings.sources().env, console=console)
 
 
+@command
+def new(
+    console: Console,
+    name: str,
+    migrations_dir: str | None = None,
+    number: str | None = None,
+    no_transaction: bool = False,
+    json: bool = False,
+) -> None:
+    """Begin a migration: a file with the next number, which no other branch has."""
+    from scripts import new as beginning
+
+    options = beginning.Options(
+        folder=folder(migrations_dir),
+        name=name,
+        number=None if number is None else whole_number("number", number),
+        transactional=not no_transaction,
+    )
+    beginning.run(options, settings.sources().env, console)
+
+
 namespace = Collection(
     *(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, render, deploy, psql),
-    migrations=Collection(lint, baseline, repair, dump, drift, prove, reset),
+    migrations=Collection(new, lint, baseline, repair, dump, drift, prove, reset),
     secret=Collection(push),
     firewall=Collection(close),
     github=Collection(check, setup),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import comparison, ledger, lock, runner, safety
+from scripts import comparison, git, ledger, lock, runner, safety
 from scripts.comparison import Files
 from scripts.console import Console, one_line
 from scripts.errors import OpsError, Pending, UsageError, counted
@@ -105,7 +105,7 @@ def _record(session: Session, goal: Target, wanted: list[Migration], options: Op
     if meanwhile:
         raise OpsError(f"another runner has recorded {', '.join(meanwhile)} meanwhile; nothing was written", again)
     runner.make_ledger(session, facts)
-    revision = runner.git_revision(options.folder, goal.env)
+    revision = git.revision(options.folder, goal.env)
     statements = [ledger.adopted(migration, revision) for migration in wanted]
     session.query(";\n".join(["BEGIN", *statements, "COMMIT"]))
 

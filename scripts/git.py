@@ -1,4 +1,4 @@
-"""The only module that knows git's words: which commit this is, and where the repository is.
+"""The only module that knows git's words: which commit this is, and which files other branches have.
 
 It only reads, asks nobody, and is no condition for anything: without git, outside a repository, or in one that can't
 say, the answer is that nothing is known.
@@ -8,13 +8,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from scripts import shell
 from scripts.dsn import clean_env
 from scripts.errors import OpsError
 
+# Where a branch that is made today comes from: the first of these that exists and isn't the commit at hand.
+_BASES = (
+    "refs/remotes/origin/HEAD",
+    "refs/remotes/origin/main",
+    "refs/remotes/origin/master",
+    "refs/heads/main",
+    "refs/heads/master",
+)
 _DEADLINE = 20.0  # seconds for one answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """A branch, by the name that people call it, with the names of the files that it has in a folder."""
+
+    name: str
+    files: frozenset[str]
 
 
 def revision(folder: Path, env: Mapping[str, str]) -> str | None:
@@ -29,12 +46,44 @@ def root(folder: Path, env: Mapping[str, str]) -> Path | None:
     return Path(said.rstrip("\n")) if said else None
 
 
+def tracks(folder: Path, file: str, env: Mapping[str, str]) -> bool:
+    """Whether git knows a file of a folder, so that `git mv` can rename it."""
+    return bool(_ask(folder, env, "ls-files", "-z", "--", file))
+
+
+def base(folder: Path, env: Mapping[str, str]) -> Branch | None:
+    """What the branch at hand is to be merged into, with its files in the folder."""
+    head = revision(folder, env)
+    said = _ask(folder, env, "for-each-ref", "--format=%(objectname) %(refname)", *_BASES)
+    commits = {ref: commit for commit, _, ref in (line.partition(" ") for line in (said or "").splitlines())}
+    ref = next((ref for ref in _BASES if ref in commits and commits[ref] != head), None)
+    return None if head is None or ref is None else Branch(name=_called(ref), files=_files(folder, env, ref))
+
+
+def others(folder: Path, env: Mapping[str, str]) -> list[Branch]:
+    """The branches, here and on remotes as last fetched, that have added files to the folder which HEAD lacks."""
+    adding = ("log", "--no-color", "--no-show-signature", "--no-renames", "--diff-filter=A", "--format=%S")
+    refs = _ask(folder, env, *adding, "--branches", "--remotes", "--not", "HEAD", "--", ".")
+    # As they stand there now: a branch may have renamed or dropped since what a commit of it added.
+    return [Branch(name=_called(ref), files=_files(folder, env, ref)) for ref in sorted({*(refs or "").split()})]
+
+
+def _files(folder: Path, env: Mapping[str, str], ref: str) -> frozenset[str]:
+    """The names of what a commit has in the folder."""
+    return frozenset((_ask(folder, env, "ls-tree", "-z", "--name-only", ref) or "").split("\0")) - {""}
+
+
+def _called(ref: str) -> str:
+    return ref.removeprefix("refs/heads/").removeprefix("refs/remotes/")
+
+
 def _ask(folder: Path, env: Mapping[str, str], *words: str) -> str | None:
     """What git says, or None where it has nothing to say."""
-    if shell.which("git", env) is None:
+    program = shell.which("git", env)
+    if program is None:
         return None
     try:
-        result = shell.run(["git", "--no-pager", *words], env=_env(env), cwd=folder, timeout=_DEADLINE)
+        result = shell.run([program, "--no-pager", *words], env=_env(env), cwd=folder, timeout=_DEADLINE)
     except OpsError:  # it hangs, or can't be started
         return None
     return result.out if result.code == 0 else None

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from scripts import blockers, explain, ledger, lock, preflight, safety, shell
+from scripts import blockers, explain, git, ledger, lock, preflight, safety
 from scripts.blockers import Blocker
 from scripts.console import Console
-from scripts.dsn import clean_env
 from scripts.errors import Interrupted, OpsError
 from scripts.explain import Run
 from scripts.ledger import Facts, Row
@@ -361,7 +360,7 @@ class Runner:
 
         Who owns the ledger is asked again only behind a file that may have changed it: the question costs 0.2 ms a file.
         """
-        revision = git_revision(self.folder.path, self.target.env)
+        revision = git.revision(self.folder.path, self.target.env)
         run_as = ledger.literal(group) if group else ""
         steps = []
         for item in checked:
@@ -414,14 +413,3 @@ def _step(checked: Checked, revision: str | None, run_as: str, settings: Sequenc
         run_as=run_as,
         settings=settings,
     )
-
-
-def git_revision(folder: Path, env: Mapping[str, str]) -> str | None:
-    """The commit that the files came from, where that can be known."""
-    if shell.which("git", env) is None:
-        return None
-    try:
-        result = shell.run(["git", "rev-parse", "HEAD"], env=clean_env(env), cwd=folder, timeout=10)
-    except OpsError:  # it hangs, or can't be started: the migration goes on without knowing
-        return None
-    return result.out.strip() if result.code == 0 else None

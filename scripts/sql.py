@@ -81,20 +81,30 @@ def normalise(data: bytes) -> str:
     return text
 
 
+def file_names(path: Path) -> list[str]:
+    """The names of a folder's SQL files. Raises UsageError when the folder isn't there or can't be read."""
+    try:
+        return sorted(entry.name for entry in path.iterdir() if entry.name.lower().endswith(".sql") and entry.is_file())
+    except OSError as error:
+        raise UsageError(f"the migrations folder {path} can't be read: {error.strerror}", "name it: --migrations-dir") from None
+
+
+def version_of(name: str) -> str | None:
+    """The digits that a file's name begins with, when it is named as a migration is."""
+    match = _NAME.fullmatch(name)
+    return match["version"] if match else None
+
+
 def read_folder(path: Path) -> Folder:
     """Reads every migration of a folder, in numeric order of its digits, the repeatable ones by name; others are left alone.
 
     Raises UsageError when the folder isn't there or can't be read. What is wrong with a file is a Problem, so that
     all of them can be listed at once.
     """
-    try:
-        names = sorted(entry.name for entry in path.iterdir() if entry.name.lower().endswith(".sql") and entry.is_file())
-    except OSError as error:
-        raise UsageError(f"the migrations folder {path} can't be read: {error.strerror}", "name it: --migrations-dir") from None
     migrations: list[Migration] = []
     repeatables: list[Migration] = []
     problems: list[Problem] = []
-    for name in names:
+    for name in file_names(path):
         match = _NAME.fullmatch(name) or _REPEATABLE.fullmatch(name)
         if match is not None and re.search(r"[\x00-\x1f\x7f\\]", name):
             problems.append(Problem(repr(name), None, "has a backslash or a control character in its name"))

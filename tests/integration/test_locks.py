@@ -126,7 +126,7 @@ def test_a_statement_timeout_ends_a_statement(database: Database, folder: Path) 
         (("--lock-timeout", "5"), "--lock-timeout 5: 5 of what?"),
         (("--lock-timeout", "soon"), "--lock-timeout soon: not a time"),
         (("--statement-timeout", "-1s"), "--statement-timeout -1s: not a time"),
-        (("--lock-retries", "1.5"), "--lock-retries 1.5: not a whole number"),
+        (("--lock-retries", "1.5"), "--lock-retries 1.5: a number is meant"),
     ],
 )
 def test_values_that_are_none(database: Database, folder: Path, words: tuple[str, ...], message: str) -> None:
