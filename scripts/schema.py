@@ -27,7 +27,8 @@ _GRANTEE = re.compile(
 )
 _MAKER = re.compile(rf"ALTER DEFAULT PRIVILEGES FOR ROLE (?P<role>{_IDENTIFIER}) ")
 _POLICY = re.compile(
-    rf"CREATE POLICY .*? TO (?P<roles>{_IDENTIFIER}(?:, {_IDENTIFIER})*)(?: USING \(| WITH CHECK \(|;)", re.DOTALL
+    rf"CREATE POLICY {_IDENTIFIER} ON {_IDENTIFIER}(?:\.{_IDENTIFIER})?(?: AS RESTRICTIVE)?(?: FOR [A-Z]+)?"
+    rf" TO (?P<roles>{_IDENTIFIER}(?:, {_IDENTIFIER})*)"
 )
 _RIGHTS = ("ACL", "DEFAULT ACL")
 _ABOUT = (*_RIGHTS, "COMMENT", "SECURITY LABEL")  # their names are those of what they are about

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from scripts import clients, dsn, shell
-from scripts.clients import ARGUMENTS, Client, DockerClient, Mode, ProgramClient, choose, psql_env
+from scripts.clients import ARGUMENTS, Client, DockerClient, Mode, ProgramClient, available, choose, psql_env
 from scripts.dsn import Dsn, pgpass
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
@@ -186,6 +186,28 @@ def test_a_mode_that_cannot_work_is_refused_with_the_way_out(mode: Mode, uri: st
     assert "psql" in str(caught.value.hint)
 
 
+def test_another_program_is_found_where_psql_is() -> None:
+    def found(mode: Mode, uri: str = LOCALHOST) -> Client:
+        where = on_path("pg_dump", "docker")
+        return choose(mode, parsed(uri), image="image:1", env=ENV, program="pg_dump", run=answering(0), which=where)
+
+    local, docker, embedded = (found(mode) for mode in (Mode.AUTO, Mode.DOCKER, Mode.EMBEDDED))
+    assert isinstance(local, ProgramClient)
+    assert (local.program, local.mode) == ("/found/pg_dump", Mode.LOCAL)
+    assert isinstance(docker, DockerClient)
+    assert docker.program == "pg_dump"
+    assert isinstance(embedded, ProgramClient)
+    assert Path(embedded.program).stem == "pg_dump"
+    with pytest.raises(UsageError, match="--psql local needs pg_dump on PATH"):
+        choose(Mode.LOCAL, parsed(LOCALHOST), image="image:1", env=ENV, program="pg_dump", which=on_path("psql"))
+
+
+@pytest.mark.parametrize(("uri", "expected"), [(REMOTE, ["local", "docker"]), (LOCALHOST, ["local", "docker", "embedded"])])
+def test_what_could_reach_the_server_comes_in_the_order_of_auto(uri: str, expected: list[str]) -> None:
+    found = available(parsed(uri), ENV, "pg_dump", answering(0), on_path("pg_dump", "docker"))
+    assert [mode.value for mode in found] == expected
+
+
 # A psql of this machine.
 
 
@@ -291,6 +313,13 @@ def test_docker_creates_a_container_copies_into_it_and_starts_it() -> None:
     assert spawn.calls == [(["docker", "start", "--attach", "--interactive", "c0ffee"], CLEAN, None)]
     assert docker.envs == [CLEAN] * len(docker.calls)
     assert not [word for call in docker.calls for word in call if "s3cret" in word]
+
+
+def test_another_program_gets_a_container_just_as_psql_does() -> None:
+    docker = Docker()
+    DockerClient("image:1", ENV, docker, platform="linux", spawn=Spawn(), program="pg_dump").start(parsed(LOCALHOST))
+    [create] = docker.words("create")
+    assert create[create.index("--entrypoint") + 1] == "pg_dump"
 
 
 @pytest.mark.parametrize(
