@@ -16,7 +16,7 @@ from scripts.errors import OpsError, UsageError
 from scripts.shell import WINDOWS
 from scripts.target import Target, Unreachable
 
-_LOCK_WAIT = 10  # seconds that it waits, by statement_timeout, for a table which somebody is altering
+_LOCK_WAIT = 5  # seconds that it waits, by statement_timeout, for a table which somebody is altering
 # Where a table's files lie is the server's matter, and no file of a migration says it.
 _ARGUMENTS = ("--no-tablespaces", "--encoding=UTF8", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT}s")
 _OLDER = re.compile(r"server version: (?P<server>\d+)\S*.*; pg_dump version: (?P<own>\d+)")

@@ -10,9 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from scripts import embedded, scratch
 from scripts.secret import Secret
 from tests import proofs
-from tests.database import Database, as_azure, invoke
+from tests.database import ENV, Database, as_azure, invoke
 
 # Whatever makes pg_dump's work harder: bodies and comments with lines like its headers, names that want quotes, a right of
 # a login role, of PUBLIC and of a group, options, and objects that rest on each other.
@@ -139,12 +140,26 @@ def test_what_may_not_be_read_is_named(database: Database, tmp_path: Path) -> No
 
 
 def test_every_mode_writes_the_same(serving: Database, tmp_path: Path, mode: str) -> None:
-    """Or says that its pg_dump is too old."""
+    """Unless the machine's own pg_dump, or the image's, is older than the server."""
     file, plain = tmp_path / "schema.sql", tmp_path / "plain.sql"
     result = dump(serving, file, "--psql", mode)
     assert dump(serving, plain).returncode == 0
-    if result.returncode == 2:
+    if mode == "embedded" or result.returncode == 0:
+        assert (result.returncode, result.stderr) == (0, "")
+        assert file.read_text(encoding="utf-8") == plain.read_text(encoding="utf-8")
+    else:
+        assert result.returncode == 2
         assert "no pg_dump is as new" in result.stderr
-        return
-    assert result.returncode == 0, result.stderr
-    assert file.read_text(encoding="utf-8") == plain.read_text(encoding="utf-8")
+
+
+@pytest.mark.once
+def test_an_older_pg_dump_is_passed_over_and_refused_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = {"PATH": str(embedded.program("pg_dump", 16).parent)}  # and no docker
+    with scratch.servers(ENV) as servers, servers.server(18) as server:
+        words = ("migrations.dump", "--dsn", "-", "--out", str(tmp_path / "schema.sql"))
+        uri = server.dsn.uri().reveal()
+        asked_for = invoke(*words, "--psql", "local", stdin=uri, env=path)
+        assert invoke(*words, stdin=uri, env=path).returncode == 0
+    assert asked_for.returncode == 2
+    assert "the server is PostgreSQL 18, and no pg_dump is as new (local: 16)" in asked_for.stderr
+    assert "install the client of PostgreSQL 18" in asked_for.stderr
