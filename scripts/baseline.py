@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import comparison, git, ledger, lock, runner, safety
-from scripts.comparison import Files
+from scripts.comparison import Files, Live
 from scripts.console import Console, one_line
 from scripts.errors import OpsError, Pending, UsageError, counted
 from scripts.plan import make_plan
@@ -44,12 +44,12 @@ def run(goal: Target, options: Options, console: Console) -> None:
     again = options.again(goal)
     folder, _ = safety.read_folder(options.folder)
 
-    def look(session: Session) -> tuple[ledger.Facts, list[ledger.Row], frozenset[str]]:
-        facts = ledger.facts(session.read(ledger.FACTS))
-        rows = ledger.rows(session.read(ledger.ROWS)) if facts.ledger else []
-        return facts, rows, comparison.roles(session.read(comparison.ROLES))
+    def look(session: Session) -> tuple[Live, list[ledger.Row]]:
+        live = comparison.look(session)
+        return live, ledger.rows(session.read(ledger.ROWS)) if live.facts.ledger else []
 
-    facts, rows, roles = goal.ask(look, wait=options.wait)
+    live, rows = goal.ask(look, wait=options.wait)
+    facts = live.facts
     plan = make_plan(folder, rows, to=options.to, allow_out_of_order=True)
     console.say(f"target: {goal.dsn} (PostgreSQL {facts.version})")
     if plan.problems:
@@ -71,7 +71,7 @@ def run(goal: Target, options: Options, console: Console) -> None:
     counting = Files(
         folder=options.folder, left_out=[item.file for item in folder.files if item.repeatable or item.number > last]
     )
-    differences = comparison.compare(goal, facts, roles, counting, all_roles=False, again=again, console=console)
+    differences = comparison.compare(goal, live, counting, all_roles=False, again=again, console=console)
     comparison.show(differences, console)
     document["differences"] = comparison.document(differences)
     what = f"{counted(len(wanted), 'file')} of {shown(options.folder)} up to {options.to}"

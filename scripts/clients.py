@@ -39,6 +39,7 @@ INSTALL_HINT = (
 
 AT_TERMINAL = ("--no-password",)  # what somebody's own psql is given; it reads its psqlrc
 Started = shell.Process | shell.Attached | shell.Finished
+_NO_VARIABLES: Mapping[str, str] = {}
 Spawn = Callable[..., Started]
 
 
@@ -67,8 +68,8 @@ class Client(Protocol):
         """Gives the terminal to a psql with the DSN, and returns its exit code when somebody has left it."""
         ...
 
-    def finish(self, dsn: Dsn, arguments: Sequence[str]) -> shell.Result:
-        """Runs the program, which need not be psql, with the DSN to its end."""
+    def finish(self, dsn: Dsn, arguments: Sequence[str], variables: Mapping[str, str]) -> shell.Result:
+        """Runs the program, which need not be psql, with the DSN and more variables in its environment to its end."""
         ...
 
     def stage(self, files: Mapping[str, Content]) -> str:
@@ -112,14 +113,14 @@ class ProgramClient:
             code = self.close()
         return code
 
-    def finish(self, dsn: Dsn, arguments: Sequence[str]) -> shell.Result:
+    def finish(self, dsn: Dsn, arguments: Sequence[str], variables: Mapping[str, str]) -> shell.Result:
         try:
-            return cast("shell.Finished", self._start(dsn, arguments, shell.Finished)).result
+            return cast("shell.Finished", self._start(dsn, arguments, shell.Finished, variables=variables)).result
         finally:
             with shell.uninterrupted():
                 self.close()
 
-    def _start(self, dsn: Dsn, arguments: Sequence[str], spawn: Spawn) -> Started:
+    def _start(self, dsn: Dsn, arguments: Sequence[str], spawn: Spawn, variables: Mapping[str, str] = _NO_VARIABLES) -> Started:
         params = {key: str(Path(dsn.params[key]).resolve()) for key in dsns.FILES if dsn.params.get(key, "system") != "system"}
         argv = [self.program, *arguments, "--dbname", dsn.with_params(**params).without_password()]
         _sweep()
@@ -127,7 +128,7 @@ class ProgramClient:
             self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # entered by its owner alone
             passfile = self._folder / "pgpass"
             shell.write_private(passfile, pgpass(dsn))
-            env = {**clean_env(self.env), **psql_env(str(passfile))}
+            env = {**clean_env(self.env), **psql_env(str(passfile)), **variables}
             self._process = spawn(argv, env=env, cwd=self._folder)
         except BaseException:
             with shell.uninterrupted():
@@ -201,14 +202,21 @@ class DockerClient:
             code = self.close()
         return code
 
-    def finish(self, dsn: Dsn, arguments: Sequence[str]) -> shell.Result:
+    def finish(self, dsn: Dsn, arguments: Sequence[str], variables: Mapping[str, str]) -> shell.Result:
         try:
-            return cast("shell.Finished", self._start(dsn, arguments, shell.Finished)).result
+            return cast("shell.Finished", self._start(dsn, arguments, shell.Finished, variables=variables)).result
         finally:
             with shell.uninterrupted():
                 self.close()
 
-    def _start(self, dsn: Dsn, arguments: Sequence[str], spawn: Spawn, *options: str) -> Started:
+    def _start(
+        self,
+        dsn: Dsn,
+        arguments: Sequence[str],
+        spawn: Spawn,
+        *options: str,
+        variables: Mapping[str, str] = _NO_VARIABLES,
+    ) -> Started:
         dsn, network = self._reachable(dsn)
         files: dict[str, Content] = {".pgpass": pgpass(dsn).encode("utf-8")}
         for key in dsns.FILES:
@@ -218,7 +226,8 @@ class DockerClient:
                 except OSError as error:
                     raise UsageError(f"{key} of the DSN can't be read: {dsn.params[key]}: {error.strerror}") from None
                 dsn = dsn.with_params(**{key: str(_WORK / ".tls" / key)})
-        environment = [word for name, value in psql_env(str(_WORK / ".pgpass")).items() for word in ("--env", f"{name}={value}")]
+        known = {**psql_env(str(_WORK / ".pgpass")), **variables}
+        environment = [word for name, value in known.items() for word in ("--env", f"{name}={value}")]
         try:
             self._create(
                 *("--interactive", *options, "--rm", "--label", f"{PRODUCT}=psql", *network, "--user", "0:0"),

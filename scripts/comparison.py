@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +22,16 @@ from scripts.clients import Mode
 from scripts.console import Console, one_line
 from scripts.errors import Interrupted, OpsError
 from scripts.ledger import Facts
-from scripts.psql import PsqlError
+from scripts.psql import PsqlError, Session
 from scripts.runner import Options, Runner
 from scripts.schema import Difference, Side, Thing
 from scripts.scratch import Server, Servers
 from scripts.target import Target
 
-ROLES = "SELECT pg_catalog.json_agg(rolname) FROM pg_catalog.pg_roles"
+_ROLES = "SELECT pg_catalog.json_agg(rolname) FROM pg_catalog.pg_roles"
+# What decides how the text of a file is understood, without a word of it in the file.
+_SETTINGS = """SELECT pg_catalog.json_object_agg(name, setting) FROM pg_catalog.pg_settings
+  WHERE name IN ('TimeZone', 'DateStyle', 'IntervalStyle', 'default_text_search_config')"""
 _EXTENSIONS = "SELECT pg_catalog.json_agg(name) FROM pg_catalog.pg_available_extensions"
 _OLD, _NEW = 16, 18  # the versions of the scratch servers
 _NO_ROLE = re.compile(r'role "(?P<name>.+?)" does not exist')
@@ -55,38 +58,53 @@ def scratch_version(number: int) -> int:
     return _OLD if number // 10000 <= _OLD else _NEW
 
 
-def roles(lines: Sequence[str]) -> frozenset[str]:
-    """The answer to ROLES."""
-    return frozenset(json.loads("".join(lines)))
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """What a comparison has to know of the database."""
+
+    facts: Facts
+    roles: frozenset[str]  # of its server
+    settings: Mapping[str, str]  # those that files are read by
 
 
-def compare(
-    goal: Target, facts: Facts, server_roles: frozenset[str], files: Files, *, all_roles: bool, again: str, console: Console
-) -> list[Difference]:
+def look(session: Session) -> Live:
+    """Asks the database."""
+    return Live(
+        facts=ledger.facts(session.read(ledger.FACTS)),
+        roles=_roles(session),
+        settings=json.loads("".join(session.read(_SETTINGS))),
+    )
+
+
+def _roles(session: Session) -> frozenset[str]:
+    return frozenset(json.loads("".join(session.read(_ROLES))))
+
+
+def compare(goal: Target, live: Live, files: Files, *, all_roles: bool, again: str, console: Console) -> list[Difference]:
     """What the database and the files don't have alike. Owners, and roles that only one has, count with `all_roles`.
 
     Raises OpsError when the database can't be read, a file can't be built or something can't be compared.
     """
     dump = pg_dump.run(goal, owners=all_roles, again=again)
-    live = schema.read(dump.text)
-    version = scratch_version(facts.number)
+    mine = schema.read(dump.text)
+    version = scratch_version(live.facts.number)
     with scratch.servers(goal.env) as servers:
         with console.working(f"building the files on a scratch server (PostgreSQL {version})"), servers.server(version) as server:
-            at = _at(server, goal)
-            with _counted(files, ledger_exists=facts.ledger) as folder:
-                built(at, folder, server_roles)
-            same = facts.number // 10000 == version
+            at = _at(server, goal, live)
+            with _counted(files, ledger_exists=live.facts.ledger) as folder:
+                built(at, folder, live.roles)
+            same = live.facts.number // 10000 == version
             text = pg_dump.run(replace(at, mode=dump.mode) if same else at, owners=all_roles, again=again).text
-            built_roles = at.ask(lambda session: roles(session.query(ROLES)))
+            roles = at.ask(_roles)
         if not same:
-            live = _reloaded(servers, live, goal, server_roles, version, all_roles=all_roles, again=again)
-    things = schema.read(text)
-    if not facts.ledger:  # what the runner itself would add is no drift of a database that it never ran on
-        things = [thing for thing in things if thing.schema != "public" or not _LEDGER.search(thing.name)]
+            mine = _reloaded(servers, mine, goal, live, version, all_roles=all_roles, again=again)
+    theirs = schema.read(text)
+    if not live.facts.ledger:  # what the runner itself would add is no drift of a database that it never ran on
+        theirs = [thing for thing in theirs if thing.schema != "public" or not _LEDGER.search(thing.name)]
     if not all_roles:
-        both = server_roles & built_roles
-        live, things = (schema.with_rights_of(side, both.__contains__) for side in (live, things))
-    return schema.compare(database=live, files=things)
+        both = live.roles & roles
+        mine, theirs = (schema.with_rights_of(side, both.__contains__) for side in (mine, theirs))
+    return schema.compare(database=mine, files=theirs)
 
 
 def show(differences: Sequence[Difference], console: Console) -> None:
@@ -117,7 +135,7 @@ def built(at: Target, folder: Path, server_roles: Collection[str]) -> None:
     made: set[str] = set()
     while True:
         try:
-            Runner(at, Options(folder=folder), quiet).apply()
+            Runner(at, Options(folder=folder, resume=True), quiet).apply()
         except Interrupted:
             raise Interrupted("interrupted; nothing was written") from None
         except OpsError as error:
@@ -141,13 +159,14 @@ def _unbuilt(error: OpsError) -> OpsError:
     )
 
 
-def _at(server: Server, goal: Target) -> Target:
-    """A database on a scratch server, which has the name that files may call the live one by."""
+def _at(server: Server, goal: Target, live: Live) -> Target:
+    """A database on a scratch server with the live one's name, which files may use, and its settings."""
     at = target.at(server.dsn, "a scratch server", mode=Mode.EMBEDDED, flags=[], found=goal.found)
-    if goal.dsn.database == at.dsn.database:
-        return at
-    at.ask(lambda session: session.query(f"CREATE DATABASE {identifier(goal.dsn.database)}"))
-    return replace(at, dsn=at.dsn.with_params(dbname=goal.dsn.database))
+    name = goal.dsn.database
+    make = [] if name == at.dsn.database else [f"CREATE DATABASE {identifier(name)}"]
+    settings = [f"ALTER DATABASE {identifier(name)} SET {key} = {ledger.literal(value)}" for key, value in live.settings.items()]
+    at.ask(lambda session: [session.query(statement) for statement in (*make, *settings)])
+    return replace(at, dsn=at.dsn.with_params(dbname=name))
 
 
 def _make_roles(at: Target, names: Collection[str]) -> None:
@@ -171,16 +190,15 @@ def _counted(files: Files, *, ledger_exists: bool) -> Iterator[Path]:
 
 
 def _reloaded(
-    servers: Servers, live: list[Thing], goal: Target, server_roles: frozenset[str], version: int, *, all_roles: bool, again: str
+    servers: Servers, things: list[Thing], goal: Target, live: Live, version: int, *, all_roles: bool, again: str
 ) -> list[Thing]:
     """The database's schema in the words of a scratch server's version. An extension that it lacks is left as it is."""
     with servers.server(version) as server:
-        at = _at(server, goal)
+        at = _at(server, goal, live)
         known = set(json.loads("".join(at.ask(lambda session: session.query(_EXTENSIONS)))))
-        lacking = [thing for thing in live if _extension(thing) not in (None, *known)]
-        text = schema.write([thing for thing in live if thing not in lacking], "")
-        existing = at.ask(lambda session: roles(session.query(ROLES)))
-        _make_roles(at, {name for name in server_roles - existing if not name.startswith("pg_")})
+        lacking = [thing for thing in things if _extension(thing) not in (None, *known)]
+        text = schema.write([thing for thing in things if thing not in lacking], "")
+        _make_roles(at, {name for name in live.roles - at.ask(_roles) if not name.startswith("pg_")})
         try:
             at.ask(lambda session: session.query(text))
         except PsqlError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts import comparison, ledger, safety
-from scripts.comparison import Files
+from scripts.comparison import Files, Live
 from scripts.console import Console, one_line
 from scripts.errors import ExitCode, counted
 from scripts.plan import Entry, State, make_plan
@@ -33,12 +33,12 @@ def run(goal: Target, options: Options, console: Console) -> ExitCode:
     """
     found, _ = safety.read_folder(options.folder)
 
-    def look(session: Session) -> tuple[ledger.Facts, list[ledger.Row], frozenset[str]]:
-        facts = ledger.facts(session.read(ledger.FACTS))
-        rows = ledger.rows(session.read(ledger.ROWS)) if facts.ledger else []
-        return facts, rows, comparison.roles(session.read(comparison.ROLES))
+    def look(session: Session) -> tuple[Live, list[ledger.Row]]:
+        live = comparison.look(session)
+        return live, ledger.rows(session.read(ledger.ROWS)) if live.facts.ledger else []
 
-    facts, rows, roles = goal.ask(look, wait=options.wait)
+    live, rows = goal.ask(look, wait=options.wait)
+    facts = live.facts
     plan = make_plan(found, rows, to=options.to)
     console.say(f"target: {goal.dsn} (PostgreSQL {facts.version})")
     files = [entry for entry in plan.entries if entry.migration is not None]
@@ -52,7 +52,7 @@ def run(goal: Target, options: Options, console: Console) -> ExitCode:
             console.note(f"{one_line(entry.file)} is {entry.state.value} (`invoke status`), and counts as it is now")
     counting = Files(folder=options.folder, left_out=[entry.file for entry in left_out], none=len(left_out) == len(files))
     again = " ".join(filter(None, ["invoke migrations.drift", goal.flags, *_flags(options)]))
-    differences = comparison.compare(goal, facts, roles, counting, all_roles=options.all_roles, again=again, console=console)
+    differences = comparison.compare(goal, live, counting, all_roles=options.all_roles, again=again, console=console)
     comparison.show(differences, console)
     what = f"the {counted(len(files) - len(left_out), 'file')} of {shown(options.folder)}"
     if differences:

@@ -19,6 +19,7 @@ from scripts.target import Target, Unreachable
 _LOCK_WAIT = 5  # seconds that it waits, by statement_timeout, for a table which somebody is altering
 # Where a table's files lie is the server's matter, and no file of a migration says it.
 _ARGUMENTS = ("--no-tablespaces", "--encoding=UTF8", "--no-password", f"--lock-wait-timeout={_LOCK_WAIT}s")
+_VARIABLES = {"PGTZ": "UTC"}  # a moment in a view or a default is written in the time zone of whoever asks
 _OLDER = re.compile(r"server version: (?P<server>\d+)\S*.*; pg_dump version: (?P<own>\d+)")
 
 
@@ -46,7 +47,7 @@ def run(target: Target, *, owners: bool, again: str, rows: bool = False) -> Dump
     for mode in _modes(target):
         try:
             client = clients.choose(mode, target.dsn, image=target.image, env=target.env, program="pg_dump")
-            result = client.finish(target.dsn, arguments)
+            result = client.finish(target.dsn, arguments, _VARIABLES)
         except OpsError as error:  # of Docker, say, which can't get the image
             failure = failure or error
             continue

@@ -169,6 +169,29 @@ def test_a_file_that_cannot_be_built_is_named(database: Database, folder: Path, 
 
 
 @pytest.mark.once
+def test_a_file_that_was_changed_counts_as_it_is_now(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\n")
+    assert proofs.migrate(database, folder, "embedded").returncode == 0
+    (folder / "0001_a.sql").write_text("CREATE TABLE a (id bigint);\n")
+    result = drift(database, "--migrations-dir", str(folder))
+    assert result.returncode == 3
+    assert "0001_a.sql is changed" in result.stderr
+    assert "  differs: TABLE public.a" in result.stdout.splitlines()
+
+
+@pytest.mark.once
+def test_moments_are_read_as_the_live_server_reads_them(database: Database, folder: Path) -> None:
+    database.execute(f"ALTER DATABASE {database.dsn.database} SET timezone = 'Asia/Tokyo'")
+    database.execute(f"ALTER DATABASE {database.dsn.database} SET datestyle = 'SQL, DMY'")
+    (folder / "0001_a.sql").write_text("CREATE TABLE a (at timestamptz DEFAULT '2/3/2026 10:00');\n")
+    assert proofs.migrate(database, folder, "embedded").returncode == 0
+    assert named(database, "--migrations-dir", str(folder)) == set()
+    database.execute(f"ALTER DATABASE {database.dsn.database} RESET timezone")
+    [found] = differences(database, "--migrations-dir", str(folder))  # the file means another moment from now on
+    assert "2026-03-02 01:00:00+00" in found["diff"]
+
+
+@pytest.mark.once
 @as_azure
 def test_a_database_has_its_name_on_the_scratch_server_too(serving: Database, files: Path) -> None:
     (files / "0013_named.sql").write_text(f"RESET ROLE;\nCOMMENT ON DATABASE {serving.dsn.database} IS 'by its name';\n")

@@ -189,6 +189,8 @@ def test_rights_of_roles_that_do_not_count_are_left_out_and_with_them_what_says_
     assert schema.with_rights_of(things, lambda role: role == "reader")[-1].statements == (READ,)
     assert schema.with_rights_of(things, lambda role: False) == things[:-1]
     assert schema.with_rights_of(things, lambda role: True) == things
+    defaults = thing("x", "ALTER DEFAULT PRIVILEGES FOR ROLE maker GRANT SELECT ON TABLES TO reader;", kind="DEFAULT ACL")
+    assert schema.with_rights_of([defaults], lambda role: role == "reader") == []
 
 
 def test_who_granted_a_right_is_left_out() -> None:
