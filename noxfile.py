@@ -90,7 +90,7 @@ def stress(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Ratios measured in one run; the figures that the README promises."""
+    """Ratios measured in one run: docs/benchmarks.md. What Docker and dbmate take part in wants them."""
     session.run("python", "-m", "tests.bench", *session.posargs)
 
 

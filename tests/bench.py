@@ -1,26 +1,53 @@
-"""Measures the ratios that are promised, all in one run, and fails when one is missed.
+"""Measures what is promised, all in one run, writes docs/benchmarks.md, and fails when a promised ratio is missed.
 
 nox -s bench              # medians of 5
 nox -s bench -- 3         # medians of 3
+
+Everybody gets the same SQL, the same server with its settings as they come (fsync is on), and a new database each time.
+The machine's speed drifts: so all take turns, and a ratio is the median of those between two neighbours of one round.
 """
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
 
+from scripts.container import connect
 from scripts.embedded import Embedded
-from tests.database import ENV, invoke_argv
+from scripts.errors import OpsError
+from tests.database import ENV, IMAGE, ROOT, invoke_argv
 
+PATH = os.pathsep.join([str(Path(sys.executable).parent), ENV["PATH"]])
 PSQL = shutil.which("psql", path=ENV["PATH"])
+DBMATE = shutil.which("dbmate", path=PATH)
+PAGE = ROOT / "docs" / "benchmarks.md"
+SIZES = (10, 100, 1_000, 10_000)
+RUNS_OF_THE_LONGEST = 1  # of 10,000 files, and of what takes a process for each of many files
+LOCAL, DOCKER, EMBEDDED = "`migrate --psql local`", "`migrate --psql docker`", "`migrate --psql embedded`"
+RAW, EACH, EACH_DOCKER, OTHER = "one psql for all", "one psql per file", "one `docker run` per file", "dbmate"
+
+Times = dict[tuple[str, int], list[float]]  # seconds of each run, by contender and number of files
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The same files, as psql and as dbmate want them."""
+
+    plain: Path
+    marked: Path
 
 
 class Bench:
@@ -30,7 +57,8 @@ class Bench:
         self.server = Embedded(home, 16, ENV)
         self.server.start()
         self.admin = self.server.dsn().with_params(dbname="postgres").uri().reveal()
-        self.dsn = self.server.dsn().with_params(dbname="bench").uri().reveal()
+        dsn = self.server.dsn().with_params(dbname="bench")
+        self.address, self.dsn, self.password = dsn.without_password(), dsn.uri().reveal(), dsn.password.reveal()
 
     def fresh(self) -> None:
         with psycopg.connect(self.admin, autocommit=True) as connection:
@@ -38,79 +66,241 @@ class Bench:
             connection.execute("CREATE DATABASE bench")
             connection.execute("CHECKPOINT")
 
-    def timed(self, argv: Sequence[str], text: bytes = b"") -> float:
-        """Seconds of a whole process."""
+    def timed(self, argvs: Iterable[Sequence[str]], text: bytes | None = None, **env: str) -> float:
+        """Seconds of whole processes, one after another."""
+        env = {**ENV, "POSTGRES_DSN": self.dsn, "PGPASSWORD": self.password, **env}
         began = time.perf_counter()
-        subprocess.run(argv, env={**ENV, "POSTGRES_DSN": self.dsn}, input=text, stdout=subprocess.DEVNULL, check=True)
+        for argv in argvs:
+            subprocess.run(argv, env=env, input=text, stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - began
 
-    def raw(self, folder: Path) -> float:
-        """One psql that is fed the same SQL, each statement by itself."""
-        text = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
-        self.fresh()
-        return self.timed([str(PSQL), "-X", "-q", "-v", "ON_ERROR_STOP=1", self.dsn], text)
+    def invoke(self, *words: str) -> float:
+        return self.timed([invoke_argv(*words)])
 
-    def migrate(self, folder: Path) -> float:
-        self.fresh()
-        return self.nothing_to_do(folder)
+    def migrate(self, mode: str, folder: Folder) -> float:
+        return self.invoke("migrate", "--psql", mode, "--migrations-dir", str(folder.plain))
 
-    def nothing_to_do(self, folder: Path) -> float:
-        return self.timed(invoke_argv("migrate", "--psql", "local", "--migrations-dir", str(folder)))
+    def raw(self, folder: Folder) -> float:
+        """One psql that is fed the same SQL, each statement by itself, without a ledger."""
+        text = b"".join(path.read_bytes() for path in sorted(folder.plain.iterdir()))
+        return self.timed([self._psql()], text)
+
+    def each(self, folder: Folder) -> float:
+        return self.timed([*self._psql(), "-1", "-f", str(path)] for path in sorted(folder.plain.iterdir()))
+
+    def each_docker(self, folder: Folder) -> float:
+        """As the script did that came before this: its password in the environment, its file on stdin."""
+        docker = ("docker", "run", "--rm", "--interactive", "--pull=never", "--network=host", "--env=PGPASSWORD", IMAGE)
+        argv = [*docker, "psql", *self._psql()[1:], "-1", "-f", "-"]
+        return sum(self.timed([argv], path.read_bytes()) for path in sorted(folder.plain.iterdir()))
+
+    def dbmate(self, folder: Folder) -> float:
+        argv = [str(DBMATE), "--migrations-dir", str(folder.marked), "--no-dump-schema", "migrate"]
+        return self.timed([argv], DATABASE_URL=f"{self.dsn}?sslmode=disable")
+
+    def _psql(self) -> list[str]:
+        return [str(PSQL), "-X", "-q", "-v", "ON_ERROR_STOP=1", self.address]
 
 
-def write(folder: Path, count: int) -> Path:
+def write(home: Path, count: int) -> Folder:
     """`count` files of two statements each."""
-    folder.mkdir()
+    folder = Folder(home / f"{count}", home / f"{count}-dbmate")
+    folder.plain.mkdir()
+    folder.marked.mkdir()
     for number in range(1, count + 1):
         table = f"t{number:05d}"
         text = f"CREATE TABLE {table} (id bigint PRIMARY KEY, name text NOT NULL);\n"
         text += f"INSERT INTO {table} SELECT g, 'row ' || g FROM generate_series(1, 3) AS g;\n"
-        (folder / f"{number:05d}_table.sql").write_text(text)
+        (folder.plain / f"{number:05d}_table.sql").write_text(text)
+        (folder.marked / f"{number:05d}_table.sql").write_text(f"-- migrate:up\n{text}-- migrate:down\n")
     return folder
 
 
-def show(name: str, figure: float, bound: float, seconds: dict[str, list[float]]) -> bool:
-    held = figure <= bound
-    medians = ", ".join(f"{key} {statistics.median(values):.2f} s" for key, values in seconds.items())
-    print(f"{'ok  ' if held else 'MISS'}  {name}: {figure:.2f} (at most {bound})   [{medians}]", flush=True)
-    return held
+def contenders(bench: Bench) -> tuple[dict[str, Callable[[Folder], float]], list[str]]:
+    """Who takes part, neighbours being those that are compared; and what is left out, with the reason."""
+    some: dict[str, Callable[[Folder], float]] = {RAW: bench.raw, LOCAL: partial(bench.migrate, "local")}
+    left_out = []
+    if DBMATE:
+        some[OTHER] = bench.dbmate
+    else:
+        left_out.append("dbmate: not installed")
+    some[EMBEDDED] = partial(bench.migrate, "embedded")
+    try:
+        connect(ENV)
+    except OpsError as error:
+        left_out.append(f"Docker: {error.message}")
+        return {**some, EACH: bench.each}, left_out
+    some[DOCKER] = partial(bench.migrate, "docker")
+    return {**some, EACH: bench.each, EACH_DOCKER: bench.each_docker}, left_out
 
 
-def compare(runs: int, one: Callable[[], float], other: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """The two in turn, so that a machine whose speed drifts treats both alike; the first pair warms up."""
-    pairs = [(one(), other()) for _ in range(runs + 1)][1:]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+def rounds(name: str, size: int, runs: int) -> int:
+    """How often a contender runs: what takes minutes does once, or not at all."""
+    if name == EACH_DOCKER:
+        return runs if size == 10 else RUNS_OF_THE_LONGEST if size == 100 else 0
+    if name == EACH:
+        return runs if size < 1_000 else RUNS_OF_THE_LONGEST if size == 1_000 else 0
+    return runs if size < 10_000 else RUNS_OF_THE_LONGEST
 
 
-def ratio(ours: list[float], other: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ours, other, strict=True))
+def race(bench: Bench, runs: int, some: Mapping[str, Callable[[Folder], float]], folders: Mapping[int, Folder]) -> Times:
+    """Everybody in turn, there and back; a round before them all warms up."""
+    times: Times = {(name, size): [] for size in SIZES for name in some}
+    for size in SIZES:
+        for number in range(-1 if size == SIZES[0] else 0, runs):
+            for name in list(some)[:: 1 if number % 2 else -1]:
+                if number < rounds(name, size, runs):
+                    bench.fresh()
+                    seconds = some[name](folders[size])
+                    if number >= 0:
+                        times[name, size].append(seconds)
+        medians = ", ".join(f"{name} {figure(times[name, size])}" for name in some if times[name, size])
+        print(f"{size:,} files: {medians}", flush=True)
+    return times
+
+
+def in_turn(runs: int, *some: Callable[[], float]) -> list[list[float]]:
+    """Each in turn; the first round warms up."""
+    found = [[one() for one in some] for _ in range(runs + 1)][1:]
+    return [list(column) for column in zip(*found, strict=True)]
+
+
+def figure(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.2f} s"
+
+
+def ratio(ours: Sequence[float], other: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, other, strict=False))
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A figure and its bound, from above unless it is `at_least`."""
+
+    what: str
+    figure: float
+    bound: float
+    at_least: bool = False
+
+    @property
+    def held(self) -> bool:
+        return self.figure >= self.bound if self.at_least else self.figure <= self.bound
+
+    @property
+    def limit(self) -> str:
+        return f"{'at least' if self.at_least else 'at most'} {self.bound:g}"
+
+    def row(self) -> list[str]:
+        return [self.what, f"{self.figure:.2f}", self.limit, "held" if self.held else "**missed**"]
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.held else 'MISS'}  {self.what}: {self.figure:.2f} ({self.limit})"
+
+
+def promises(times: Times, start: list[list[float]], nothing: list[list[float]]) -> list[Promise]:
+    listed, version = start
+    ours = times[LOCAL, 1_000]
+    more = statistics.median(a - b for a, b in zip(nothing[0], nothing[1], strict=True))
+    found = [
+        Promise("`invoke --list`, times `invoke --version`", ratio(listed, version), 1.6),
+        Promise("1,000 files, times one psql for all", ratio(ours, times[RAW, 1_000]), 1.25),
+        Promise("10,000 files, times 1,000 files", statistics.median(times[LOCAL, 10_000]) / statistics.median(ours), 12),
+        Promise("nothing to do, seconds more than `invoke --version`", more, 0.35),
+    ]
+    if times.get((OTHER, 1_000)):
+        found.append(Promise("1,000 files, times dbmate", ratio(ours, times[OTHER, 1_000]), 1))
+    if times.get((EACH_DOCKER, 100)):
+        each = statistics.median(times[EACH_DOCKER, 100]) / 100
+        what = "one `docker run` per file, times 1,000 files (a file's share of its 100, by 1,000)"
+        found.append(Promise(what, each * 1_000 / statistics.median(ours), 50, at_least=True))
+    return found
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    head, *rest = ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join([head, "|---" + "|--:" * (len(rows[0]) - 1) + "|", *rest])
+
+
+def page(times: Times, others: Mapping[str, list[float]], found: Sequence[Promise], left_out: Sequence[str], runs: int) -> str:
+    """The whole of docs/benchmarks.md."""
+    names = list(dict.fromkeys(name for name, _ in times))
+    cells = [["", *(f"{size:,} files" for size in SIZES)]]
+    for name in names:
+        counted = [(times[name, size], len(times[name, size])) for size in SIZES]
+        shown = [f"{figure(one)}{f' ({count})' if count != runs else ''}" if one else "" for one, count in counted]
+        cells.append([name, *shown])
+    return f"""# Benchmarks
+
+`nox -s bench` measures this anew and writes this page; it fails when a promised ratio is missed.
+
+Whole processes, medians of {runs} runs, or of as many as stand in brackets. A file makes a table and puts three rows into it.
+Everybody gets the same SQL, a new database for each run, and the same server with its settings as they come: `fsync` is on, so
+that each commit waits for the disk. All take turns, and a ratio is the median of those in one round, as a machine's speed drifts.
+
+{table(cells)}
+
+`migrate` checks each file, and writes its ledger row in the file's transaction, as dbmate does. "One psql for all" is fed all
+files at once and keeps no books; "one psql per file" and "one `docker run` per file" run each file in a transaction, and keep
+none either. What would take many minutes is left out.
+
+{table([["", "seconds"], *([name, figure(seconds)] for name, seconds in others.items())])}
+
+| promised | measured | bound | |
+|---|--:|--:|---|
+{"".join("| " + " | ".join(one.row()) + " |" + chr(10) for one in found)}
+{"".join(f"Left out: {reason}.{chr(10)}" for reason in left_out)}Measured on {machine()}.
+"""
+
+
+def machine() -> str:
+    """What this ran on, and which versions."""
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists() and (match := re.search(r"model name\s*: (.+)", info.read_text())):
+        cpu = match[1]
+    versions = [
+        f"{os.cpu_count()} cores ({cpu})",
+        f"{platform.system()} {platform.machine()}",
+        f"Python {platform.python_version()}",
+        "server PostgreSQL 16 of the wheel",
+    ]
+    programs = {"psql on PATH": [str(PSQL)], "": [str(DBMATE)], "psql in Docker": ["docker", "run", "--rm", IMAGE, "psql"]}
+    for name, argv in programs.items():
+        if shutil.which(argv[0]):
+            said = subprocess.run([*argv, "--version"], env=ENV, capture_output=True, text=True, check=False).stdout.strip()
+            number = re.search(r"\d+(\.\d+)+", said)
+            versions += [f"{name or 'dbmate'} {number[0]}"] if number else []
+    return ", ".join(versions)
 
 
 def main(runs: int) -> int:
+    began = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="serving-bench-"))
     bench = Bench(home / "server")
-    held = []
     try:
-        thousand, ten_thousand = write(home / "1000", 1000), write(home / "10000", 10000)
-        version = lambda: bench.timed(invoke_argv("--version"))  # noqa: E731
-
-        ours, plain = compare(runs, lambda: bench.timed(invoke_argv("--list")), version)
-        held.append(show("invoke --list, times --version", ratio(ours, plain), 1.6, {"list": ours, "version": plain}))
-
-        ours, raw = compare(runs, lambda: bench.migrate(thousand), lambda: bench.raw(thousand))
-        held.append(show("1,000 files, times one psql", ratio(ours, raw), 1.25, {"migrate": ours, "psql": raw}))
-
-        bench.migrate(thousand)
-        nothing, plain = compare(runs, lambda: bench.nothing_to_do(thousand), version)
-        more = statistics.median(a - b for a, b in zip(nothing, plain, strict=True))
-        held.append(show("nothing to do, seconds more than --version", more, 0.35, {"migrate": nothing, "version": plain}))
-
-        many, few = compare(1, lambda: bench.migrate(ten_thousand), lambda: bench.migrate(thousand))
-        held.append(show("10,000 files, times 1,000", ratio(many, few), 12, {"10,000": many, "1,000": few}))
+        folders = {size: write(home, size) for size in SIZES}
+        some, left_out = contenders(bench)
+        times = race(bench, runs, some, folders)
+        version = partial(bench.invoke, "--version")
+        start = in_turn(runs, partial(bench.invoke, "--list"), version)
+        bench.fresh()
+        bench.migrate("local", folders[1_000])
+        nothing = in_turn(runs, partial(bench.migrate, "local", folders[1_000]), version)
+        others = {"`invoke --version`": start[1], "`invoke --list`": start[0], "nothing to do, of 1,000 files": nothing[0]}
+        if DBMATE:
+            bench.fresh()
+            bench.dbmate(folders[1_000])
+            others["nothing to do, dbmate"] = in_turn(runs, partial(bench.dbmate, folders[1_000]))[0]
+        found = promises(times, start, nothing)
+        text = page(times, others, found, left_out, runs)
     finally:
         bench.server.stop()
         shutil.rmtree(home)
-    return 0 if all(held) else 1
+    PAGE.write_text(text, encoding="utf-8", newline="\n")
+    print(text)
+    print(f"{time.monotonic() - began:.0f} s in all")
+    for promise in found:
+        print(promise)
+    return 0 if all(promise.held for promise in found) else 1
 
 
 if __name__ == "__main__":
