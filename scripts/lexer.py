@@ -20,10 +20,8 @@ _VAR = rf"{_LETTER_OR_DIGIT}+"  # the characters of a psql variable's name
 BLANKS = " \t\n\f\v"  # what psql splits arguments at; str.split() and \s know others
 
 # One token of SQL. Order matters where two could match at one place, as longest-match does in psql's own lexer.
-_TOKEN = re.compile(
-    rf"""
-      (?P<space>[ \t\n\f\v]+)
-    | (?P<comment>--[^\n]*)
+_TOKENS = rf"""
+      (?P<comment>--[^\n]*)
     | (?P<block>/\*)
     | (?P<estring>[eE]'(?:[^'\\]|''|\\.)*')
     | (?P<string>'(?:[^']|'')*')
@@ -40,9 +38,11 @@ _TOKEN = re.compile(
     | (?P<literal>\\[;:])                                    # \; joins two statements into one message
     | (?P<meta>\\)
     | (?P<other>.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+    """
+_BLANK = r"[ \t\n\f\v]"
+_TOKEN = re.compile(rf"{_BLANK}*(?:(?P<end>\Z)|{_TOKENS})", re.VERBOSE | re.DOTALL)  # with the blanks before it
+_SPACE = re.compile(rf"{_BLANK}*")
+_ROUTINE = re.compile(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b")
 _NUMBER = re.compile(r"[0-9][0-9_]*(\.[0-9_]*)?([eE][0-9_]*)?|0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+")
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _META_NAME = re.compile(r"[^ \t\n\f\v\\]*")
@@ -205,17 +205,15 @@ class _Lexer:
     def run(self) -> Lexed:
         text, size = self.text, len(self.text)
         while self.at < size:
+            if self._data_due and self._data_begins():
+                continue
             token = _TOKEN.match(text, self.at)
             assert token is not None  # `other` matches anything
-            kind, value, start = token.lastgroup or "", token.group(), self.at
-            self.at = token.end()
-            if kind == "comment":
+            kind = token.lastgroup or ""
+            start, self.at = token.span(kind)
+            if kind in ("comment", "end"):
                 continue
-            if kind == "space":
-                if self._data_due and "\n" in value:
-                    self.at = start + value.index("\n") + 1
-                    self._skip_data()
-                continue
+            value = token[kind]
             if self._data_due:
                 self._problem(start, "text behind COPY ... FROM STDIN on the same line: psql reads the data first")
                 self._data_due.clear()
@@ -302,7 +300,7 @@ class _Lexer:
         if len(self.words) < 6:
             self.words.append(word)
         if len(self.words) <= 4:
-            self.routine = re.match(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b", " ".join(self.words)) is not None
+            self.routine = self.words[0] == "CREATE" and _ROUTINE.match(" ".join(self.words)) is not None
         else:
             self.plain = False
         if self.parens:
@@ -362,6 +360,16 @@ class _Lexer:
         if self.depth:
             # In a branch that is skipped, psql reads the data lines as SQL and may lose its way in their quotes.
             self.out.problems.append((line, "COPY FROM STDIN inside \\if: put it outside, or use \\copy from a file"))
+
+    def _data_begins(self) -> bool:
+        """Whether the line of what reads data ends here; then the data are skipped."""
+        blanks = _SPACE.match(self.text, self.at)
+        assert blanks is not None  # it matches the empty string
+        if "\n" not in blanks[0]:
+            return False
+        self.at += blanks[0].index("\n") + 1
+        self._skip_data()
+        return True
 
     def _skip_data(self) -> None:
         """Jumps over the data of every COPY that waits, each up to its line of backslash and full stop."""

@@ -91,6 +91,7 @@ _HIDDEN = re.compile(
     rf"\\(?=(!|i|ir|include|include_relative|copy|set|unset|setenv|gset|q|quit|c|connect|e|ef|ev|edit|prompt|cd|watch"
     rf"|password|if|elif|else|endif|lo_import|lo_export|(?:g|gx|w|write|o|out)(?=[{lexer.BLANKS}]))(?:[{lexer.BLANKS}\\]|\Z)|[^\n]*`)"
 )
+_UNLOCK = re.compile(r"\bpg_advisory_unlock_all\b", re.IGNORECASE)
 # In an encoding such as BIG5, psql takes the character behind one beyond ASCII for a part of it.
 _SWALLOWED = re.compile(r"""[^\x00-\x7f]['"$\\*/:0-9-]""")
 _PLAIN_ARGS = re.compile(r"[A-Za-z0-9_:{}?. ]*")
@@ -219,7 +220,7 @@ class _Walk:
             self.problem(file, (restrict or unrestrict)[0].line, "\\restrict and \\unrestrict don't come in pairs of one key")
         for statement in lexed.statements:
             self._setting(file, text, statement)
-        unlock = re.search(r"\bpg_advisory_unlock_all\b", text, re.IGNORECASE)
+        unlock = "pg_advisory_unlock_all" in text.lower() and _UNLOCK.search(text)  # a search without case takes 40 times as long
         if unlock:
             self.problem(file, text.count("\n", 0, unlock.start()) + 1, "pg_advisory_unlock_all gives up the runner's lock")
         uses_gexec = any(meta.name == "gexec" for meta in lexed.metas)
