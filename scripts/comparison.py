@@ -35,7 +35,8 @@ _SETTINGS = """SELECT pg_catalog.json_object_agg(name, setting) FROM pg_catalog.
 _EXTENSIONS = "SELECT pg_catalog.json_agg(name) FROM pg_catalog.pg_available_extensions"
 _OLD, _NEW = 16, 18  # the versions of the scratch servers
 _NO_ROLE = re.compile(r'role "(?P<name>.+?)" does not exist')
-_NO_EXTENSION = re.compile(r'extension "(?P<name>.+?)" is not available')
+# Before anything runs, as `preflight` says it, or from the server, of one that \\gexec makes, say.
+_NO_EXTENSION = re.compile(r'the server has no such extension|extension ".+?" is not available')
 _LEDGER = re.compile(rf"\b{ledger.TABLE.split('.')[1]}\b")
 WAY_OUT = (
     "the scratch server is PostgreSQL as it comes; with an image that has what is missing (POSTGRES_IMAGE): invoke up --docker; "
@@ -149,10 +150,9 @@ def built(at: Target, folder: Path, server_roles: Collection[str]) -> None:
 
 
 def _unbuilt(error: OpsError) -> OpsError:
-    what = error.message.partition("\n  kept: ")[0]
-    extension = _NO_EXTENSION.search(what)
-    if extension is not None:
-        return OpsError(f"what rests on the extension {extension['name']} can't be compared:\n{what}", WAY_OUT)
+    what = error.message.partition("\n  kept: ")[0].replace("; nothing was applied", "")
+    if _NO_EXTENSION.search(what):
+        return OpsError(f"the scratch server lacks an extension, and what rests on it can't be compared:\n{what}", WAY_OUT)
     return OpsError(
         f"the files can't be built on a scratch server:\n{what}",
         f"if the file is right, and the server lacks something: {WAY_OUT}",

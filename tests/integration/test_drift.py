@@ -155,7 +155,8 @@ def test_a_role_that_the_files_take_for_granted_is_one_of_both_sides(database: D
     ("text", "says"),
     [
         ("SELECT 1 / 0;\n", "0002_b.sql:1: ERROR: division by zero"),
-        ("CREATE EXTENSION no_such_one;\n", "what rests on the extension no_such_one can't be compared"),
+        ("CREATE EXTENSION no_such_one;\n", "0002_b.sql:1: CREATE EXTENSION no_such_one"),
+        ("SELECT 'CREATE EXTENSION no_such_one' \\gexec\n", 'extension "no_such_one" is not available'),
     ],
 )
 def test_a_file_that_cannot_be_built_is_named(database: Database, folder: Path, text: str, says: str) -> None:
@@ -166,6 +167,8 @@ def test_a_file_that_cannot_be_built_is_named(database: Database, folder: Path, 
     assert says in result.stderr
     assert "invoke migrations.dump" in result.stderr  # the way out
     assert "kept:" not in result.stderr
+    assert "nothing was applied" not in result.stderr
+    assert ("lacks an extension" in result.stderr) == ("EXTENSION" in text)
 
 
 @pytest.mark.once
