@@ -152,13 +152,14 @@ class ProgramClient:
             content = self._staged.pop(path, None)
             if content is None:  # there already
                 continue
-            target = self._staging / path
+            target = f"{self._staging}/{path}"  # a string: a Path for each of a thousand files costs as much as writing it
             if "/" in path:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path):
                 copyfile(content, target)
             else:
-                target.write_bytes(content)
+                with open(target, "wb", buffering=0) as file:
+                    file.write(content)
 
     def connected(self) -> None:
         if self._folder is not None:

@@ -365,9 +365,7 @@ class Runner:
         steps = []
         for item in checked:
             steps.append(_step(item, revision, run_as, self._settings(item.migration)))
-            if any(
-                re.search(r"schema_migrations|\bowned\b", text, re.IGNORECASE) for text in (item.script, *item.includes.values())
-            ):
+            if any(_may_change_owner(text.lower()) for text in (item.script, *item.includes.values())):
                 run_as = ledger.RUN_AS
         return steps
 
@@ -385,6 +383,11 @@ class Runner:
         place = f"{message.file}:{message.line}: " if message.file else ""
         severity = f"{message.severity}: " if message.severity else ""
         self.console.note("\n    ".join([f"  {place}{severity}{message.text}", *message.details]))
+
+
+def _may_change_owner(text: str) -> bool:
+    """Whether a file, in lower case, may change who owns the ledger: by its name, or by REASSIGN OWNED."""
+    return "schema_migrations" in text or "owned" in text
 
 
 def make_ledger(session: Session, facts: Facts) -> None:
