@@ -50,12 +50,24 @@ class Ending:
 
 ON_A_DATABASE = [
     Ending("status", 3, "status.json"),
+    Ending("migrations.baseline --to 0002", 3),
     Ending("migrate --plan", 0, "migrate.json#/$defs/plan"),
     Ending("migrate --rehearse", 0, "migrate.json#/$defs/rehearsal"),
     Ending("migrate", 0, "migrate.json#/$defs/result"),
     Ending("migrate --migrations-dir {broken}", 1),
     Ending("migrate --migrations-dir {nowhere}", 2),
     Ending("status", 0, "status.json"),
+    Ending("migrations.baseline --to 0003", 0, "migrations.baseline.json"),
+    Ending("migrations.baseline --to 0001 --migrations-dir {broken}", 1),
+    Ending("migrations.baseline", 2),
+    Ending(
+        "migrations.repair 0002 --target {place}",
+        0,
+        "migrations.repair.json",
+        before="UPDATE public.schema_migrations SET checksum = repeat('0', 64) WHERE version = '0002'",
+    ),
+    Ending("migrations.repair 0001", 1),
+    Ending("migrations.repair 9999", 2),
     Ending("migrations.drift", 0, "migrations.drift.json"),
     Ending("migrations.drift", 3, "migrations.drift.json", before="CREATE INDEX by_hand ON public.schema_migrations (name)"),
     Ending("migrations.drift --dsn -", 1, stdin=UNREACHABLE),
@@ -87,6 +99,9 @@ ON_A_DATABASE = [
     Ending("rotate --backtest-service-user {role} --emit-secrets", 3),
     Ending("rotate --finish --abort", 2),
     Ending("rotate --dsn - --plan", 1, stdin=UNREACHABLE),
+    Ending("migrations.reset --yes", 0, "migrations.reset.json"),
+    Ending("migrations.reset", 2),
+    Ending("migrations.reset --dsn - --yes", 1, stdin=UNREACHABLE),
 ]
 
 ANYWHERE = [
@@ -95,6 +110,14 @@ ANYWHERE = [
     Ending("render --variables", 0, "render.json#/$defs/variables"),
     Ending("render --template {template} --out {nowhere}/app.yaml", 1, env={"CONTAINER_APP_NAME": "api"}),
     Ending("render --template {template} --check", 2),
+    Ending("migrations.new a_table --migrations-dir {empty}", 0, "migrations.new.json"),
+    Ending("migrations.new a_table --migrations-dir {nowhere}", 2),
+    Ending("migrations.lint", 0, "migrations.lint.json"),
+    Ending("migrations.lint --migrations-dir {broken}", 1, "migrations.lint.json"),
+    Ending("migrations.lint --migrations-dir {nowhere}", 2),
+    Ending("migrations.prove --migrations-dir {one}", 0, "migrations.prove.json"),
+    Ending("migrations.prove --migrations-dir {empty}", 1),
+    Ending("migrations.prove --migrations-dir {nowhere}", 2),
     Ending("deploy", 2),
     Ending("secret.push --secrets-file {file}", 0, "secret.push.json", {"POSTGRES_DSN": APP}),
     Ending("secret.push --emit-secrets", 0, "secret.push.json", {"POSTGRES_DSN": APP}),
@@ -140,5 +163,8 @@ IN_AZURE = [
     Ending("github.setup --yes", 3, env={"API_IMAGE": ""}),
     Ending("github.setup --repo o/nothing", 1),
 ]
+
+# What needs more than a line: the test that has it.
+ELSEWHERE = {("migrations.new", 1): "tests/integration/test_new.py"}
 
 ALL = [*ON_A_DATABASE, *ANYWHERE, *ON_A_MACHINE, *WITH_A_BROKEN_FILE, *WITHOUT_AN_ENGINE, *IN_AZURE]

@@ -18,10 +18,11 @@ pytestmark = pytest.mark.once  # of a server, only its version shows
 @pytest.fixture
 def names(tmp_path: Path) -> dict[str, Path]:
     """What the runs name."""
-    found = {name: tmp_path / name for name in ("broken", "template", "file", "nowhere", "failing_gh")}
-    for name in ("broken", "failing_gh"):
+    found = {name: tmp_path / name for name in ("broken", "empty", "one", "template", "file", "nowhere", "failing_gh")}
+    for name in ("broken", "empty", "one", "failing_gh"):
         found[name].mkdir()
     (found["broken"] / "0001_a.sql").write_text("")
+    (found["one"] / "0001_a.sql").write_text("CREATE TABLE IF NOT EXISTS a (id bigint);\n")
     found["template"].write_text("name: ${CONTAINER_APP_NAME}\n")
     gh = found["failing_gh"] / "gh"
     gh.write_text("#!/bin/sh\nexit 1\n")
@@ -32,7 +33,8 @@ def names(tmp_path: Path) -> dict[str, Path]:
 def test_on_a_database(database: Database, names: dict[str, Path]) -> None:
     role = f"app_{secrets.token_hex(4)}"
     database.made_roles += [role, f"{role}_b"]
-    given = {**names, "role": role, "database": database.dsn.database}
+    given: dict[str, object] = {**names, "role": role, "database": database.dsn.database}
+    given["place"] = f"{database.dsn.hosts[0]}/{database.dsn.database}"
     for ending in ON_A_DATABASE:
         if ending.before:
             database.execute(ending.before.format_map(given))
