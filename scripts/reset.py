@@ -18,7 +18,8 @@ from scripts.target import Target
 _CONTENTS = """SELECT pg_catalog.json_build_object(
   'public', (SELECT pg_catalog.json_build_object('super', (SELECT rolname FROM pg_roles WHERE oid = 10),
       'azure', EXISTS (SELECT FROM pg_roles WHERE rolname = 'azure_pg_admin'))),
-  'schemas', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', n.nspname,
+  'schemas', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'name', n.nspname, 'quoted', pg_catalog.quote_ident(n.nspname),
       'tables', (SELECT count(*) FROM pg_class AS c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'm', 'f')))
       ORDER BY n.nspname), '[]')
     FROM pg_namespace AS n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'),
@@ -57,7 +58,7 @@ def run(goal: Target, options: Options, permission: Permission, console: Console
         )
     console.say(f"target: {goal.dsn}")
     found = goal.ask(_contents, wait=options.wait)
-    dropped = [f"SCHEMA {identifier(item['name'])}" for item in found["schemas"]] + found["others"]
+    dropped = [f"SCHEMA {item['quoted']}" for item in found["schemas"]] + found["others"]
     for item in found["schemas"]:
         console.say(f"  drop schema {one_line(item['name'])}, with {counted(item['tables'], 'table')}")
     for other in found["others"]:

@@ -1,8 +1,8 @@
 """What a command printed and how it ended, against docs/schemas/COMMAND.json: every `invoke` of every test goes through `check`.
 
 Beside the keywords of JSON Schema, the schemas have `x-exit-codes` (each exit code of the command, and what it means),
-`x-document-codes` (those with which its own document comes, where they aren't 0 and 3), `x-when` (when a key that need not be there
-is), and error.json `x-commands` (whose failures have a fact).
+`x-document-codes` (those with which its own document comes, where they aren't 0 and 3), `x-when` (when a key that need not be
+there is), and error.json `x-commands` (whose failures have a fact).
 """
 
 from __future__ import annotations
