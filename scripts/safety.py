@@ -157,8 +157,7 @@ def check(migration: Migration, folder: Path) -> Checked:
         walk.problem(migration.file, None, "holds nothing to run")
     wrapper = _wrapper(script, list(lexed.statements)) if migration.transactional else []
     for statement in wrapper:
-        blank = re.sub(r"[^\n]", " ", script[statement.start : statement.end])
-        script = script[: statement.start] + blank + script[statement.end :]
+        script = _without(script, statement, lexed)
     walk.transaction_control(migration.file, lexed, allowed=wrapper)
     walk.outside_a_transaction(migration.file, migration.text, lexed)
     walk.raw_variables()
@@ -179,6 +178,15 @@ def _wrapper(text: str, statements: list[Statement]) -> list[Statement]:
     if any(text[statement.end - 1] != ";" and statement.end < len(text) for statement in (first, last)):
         return []  # a \\g ends it, which alone would repeat what was sent before
     return [first, last]
+
+
+def _without(text: str, statement: Statement, lexed: Lexed) -> str:
+    """The text with blanks for a statement, but for meta-commands in it: one may stand behind the comment that it begins with."""
+    blank = [*re.sub(r"[^\n]", " ", text[statement.start : statement.end])]
+    for _, start, end in lexed.foreign:
+        if statement.start <= start < statement.end:
+            blank[start - statement.start : end - statement.start] = text[start:end]
+    return text[: statement.start] + "".join(blank) + text[statement.end :]
 
 
 def _controls_transaction(statement: Statement) -> bool:

@@ -247,6 +247,22 @@ def test_a_wrapped_file_keeps_its_lines_whatever_is_in_it(folder: Path, parts: l
     assert checked.problems == ()
     assert checked.script.count("\n") == text.count("\n")
     assert list(lexer.lex(checked.script).statements) == list(lexer.lex(text).statements)[1:-1]
+    assert list(lexer.lex(checked.script).metas) == list(lexer.lex(text).metas)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BEGIN;\nSELECT 1;\n/* the rows */ \\echo a\nCOMMIT;",
+        "/* a word */ \\echo a\nBEGIN;\nSELECT 1;\nCOMMIT;",
+        "BEGIN \\echo a\nWORK;\nSELECT 1;\nCOMMIT;",
+    ],
+)
+def test_a_wrapper_takes_no_meta_command_along(folder: Path, text: str) -> None:
+    checked = check(folder, text)
+    assert checked.problems == ()
+    assert list(lexer.lex(checked.script).metas) == list(lexer.lex(text).metas)
+    assert [statement.words for statement in lexer.lex(checked.script).statements] == [("SELECT",)]
 
 
 def test_what_was_checked_is_what_runs(folder: Path) -> None:
