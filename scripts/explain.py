@@ -13,6 +13,7 @@ from scripts.psql import NOT_ALLOWED, Message, PsqlError
 from scripts.safety import Checked
 
 LOCK_NOT_AVAILABLE = "55P03"  # SQLSTATE
+REHEARSED = "nothing is kept, it was a rehearsal"
 _NEEDS_NO_TRANSACTION = "25001"  # SQLSTATE active_sql_transaction
 
 
@@ -57,7 +58,7 @@ def failed_rehearsal(error: PsqlError, failed: Checked, left_out: Mapping[str, s
     """The failure of a file that was rehearsed."""
     before = [file for file in left_out if file < failed.migration.file]
     perhaps = f"\n  {', '.join(before)} could not be rehearsed; it may rest on that" if before else ""
-    run = Run(again=f"{again} --rehearse", target=target, group=None, applied=(), total=1)
+    run = Run(again=again, target=target, group=None, applied=(), total=1)
     facts = {"target": target, "applied": [], "failed": failed.migration.file}
     what = f"{_what(error, failed)}{perhaps}\n  kept: nothing, it was a rehearsal"
     return OpsError(what, _hint(error, failed, run), facts)

@@ -45,13 +45,18 @@ _CLEAN_SESSION = (
     "CLOSE ALL",
     "UNLISTEN *",
 )
-# What COMMIT would check, by name: ALL would also hold for constraints that later files make.
+# What COMMIT would check, by name: ALL would also hold for constraints that later files make. A name is a schema's, and those of
+# all its tables are meant: one that another table has for what is never deferred can't be deferred again.
 _CONSTRAINTS = """SELECT pg_catalog.concat('SET CONSTRAINTS ',
   pg_catalog.string_agg(DISTINCT pg_catalog.format('%I.%I', n.nspname, c.conname), ', '), ' {mode}')
   FROM pg_catalog.pg_constraint AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.connamespace
-  WHERE c.{which} HAVING pg_catalog.count(*) > 0 \\gexec"""
-_CHECK_NOW = _CONSTRAINTS.format(mode="IMMEDIATE", which="condeferrable")
-_DEFERRED_AGAIN = _CONSTRAINTS.format(mode="DEFERRED", which="condeferred")
+  WHERE {which} AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') HAVING pg_catalog.count(*) > 0 \\gexec"""
+_CHECK_NOW = _CONSTRAINTS.format(mode="IMMEDIATE", which="c.condeferrable")
+_DEFERRED_AGAIN = _CONSTRAINTS.format(
+    mode="DEFERRED",
+    which="""c.condeferred AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS s
+    WHERE s.connamespace = c.connamespace AND s.conname = c.conname AND NOT s.condeferrable)""",
+)
 # psql's own state as the runner needs it, after a file that used meta-commands.
 _CLEAN_PSQL = (
     "\\set VERBOSITY verbose\n\\set ON_ERROR_STOP 1\n\\unset ECHO\n\\unset FETCH_COUNT\n\\unset SHOW_ALL_RESULTS\n"

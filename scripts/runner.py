@@ -114,11 +114,13 @@ class Runner:
     _applied: list[Applied] = field(init=False, default_factory=list)
     _current: Checked | None = field(init=False, default=None)
     _blocked_by: tuple[Blocker, ...] = field(init=False, default=())
+    _rehearses: bool = field(init=False, default=False)
 
     @property
     def again(self) -> str:
-        """The command that goes on."""
-        return " ".join(filter(None, ["invoke migrate", self.target.flags, *self.options.flags]))
+        """The command that goes on; after a rehearsal, with another one."""
+        flags = [self.target.flags, *self.options.flags, "--rehearse" if self._rehearses else ""]
+        return " ".join(filter(None, ["invoke migrate", *flags]))
 
     def plan(self) -> tuple[Facts, Plan]:
         """What a run would do. Nothing is written: the server is only asked in transactions in which it would refuse to."""
@@ -142,6 +144,7 @@ class Runner:
 
     def rehearse(self) -> Rehearsed:
         """Runs the pending transactional files for real, in one transaction that is rolled back. Raises OpsError."""
+        self._rehearses = True
         return self._connected(self._rehearse)
 
     def _wait(self, seconds: float) -> None:
@@ -169,10 +172,8 @@ class Runner:
         except KeyboardInterrupt:
             if self._current is None:
                 raise
-            raise Interrupted(
-                f"interrupted in {self._current.migration.file}: {explain.fate(self._current, in_doubt=True)}",
-                f"go on: {self.again}",
-            ) from None
+            fate = explain.REHEARSED if self._rehearses else explain.fate(self._current, in_doubt=True)
+            raise Interrupted(f"interrupted in {self._current.migration.file}: {fate}", f"go on: {self.again}") from None
 
     def _observe(self, session: Session) -> tuple[Facts, Plan]:
         self.folder, self.checked = safety.read_folder(self.options.folder)  # while psql connects

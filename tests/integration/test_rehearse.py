@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from scripts.ledger import LOCK_KEY
-from tests.database import Database
-from tests.proofs import migrate
+from scripts.secret import Secret
+from tests.database import ENV, Database, invoke_argv
+from tests.proofs import DEADLINE, migrate, wait_until
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["without a ledger", "with one applied"])
@@ -85,6 +90,53 @@ def test_what_commit_would_check_is_checked_and_is_deferred_in_the_next_file(dat
     result = migrate(database, folder, "embedded", "--rehearse")
     assert result.returncode == 1
     assert "0004_d.sql: at its end: ERROR: insert or update on table" in result.stderr
+
+
+def test_a_constraint_that_is_deferred_may_have_the_name_of_another_tables_that_is_not(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text(
+        "CREATE TABLE a (id int PRIMARY KEY);\n"
+        "CREATE TABLE b (id int, CONSTRAINT of_a FOREIGN KEY (id) REFERENCES a DEFERRABLE INITIALLY DEFERRED);\n"
+        "CREATE TABLE c (id int, CONSTRAINT of_a FOREIGN KEY (id) REFERENCES a);\n"
+    )
+    (folder / "0002_b.sql").write_text("INSERT INTO a VALUES (1);\nINSERT INTO b VALUES (1);\n")
+    result = migrate(database, folder, "embedded", "--rehearse")
+    assert result.returncode == 0, result.stderr
+    (folder / "0003_c.sql").write_text("SET CONSTRAINTS ALL DEFERRED;\nINSERT INTO b VALUES (2);\n")
+    result = migrate(database, folder, "embedded", "--rehearse")
+    assert result.returncode == 1
+    assert "0003_c.sql: at its end: ERROR: insert or update on table" in result.stderr
+
+
+def test_a_schema_that_the_user_may_not_use_is_in_nobodys_way(database: Database, folder: Path) -> None:
+    database.execute("CREATE SCHEMA theirs")
+    database.execute("CREATE TABLE theirs.a (id int PRIMARY KEY, next int REFERENCES theirs.a DEFERRABLE INITIALLY DEFERRED)")
+    user = f"u_{database.dsn.database}"
+    database.made_roles.append(user)
+    database.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'its-own'")
+    database.execute(f"GRANT CONNECT ON DATABASE {database.dsn.database} TO {user}")
+    database.execute(f"GRANT CREATE ON SCHEMA public TO {user}")
+    (folder / "0001_a.sql").write_text("CREATE TABLE public.b (id int);\n")
+    (folder / "0002_b.sql").write_text("CREATE TABLE public.c (id int);\n")
+    theirs = Database(replace(database.dsn.with_params(user=user), password=Secret("its-own")))
+    result = migrate(theirs, folder, "embedded", "--rehearse")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT can't be sent to one process there")
+def test_one_that_is_interrupted_is_a_rehearsal_again(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text("SELECT pg_sleep(600);\n")
+    argv = invoke_argv("migrate", "--psql", "embedded", "--migrations-dir", str(folder), "--rehearse")
+    with subprocess.Popen(argv, env={**ENV, "POSTGRES_DSN": database.uri}, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            sleeping = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+            wait_until(lambda: bool(database.execute(sleeping)), "the file runs")
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=DEADLINE)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "interrupted in 0001_a.sql: nothing is kept, it was a rehearsal" in err
+    assert err.rstrip().endswith(" --rehearse")
 
 
 @pytest.mark.once
