@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,7 +11,7 @@ from shutil import copyfile
 from scripts import clients, clock, embedded, pg_dump, safety, schema, settings, target
 from scripts import dsn as dsns
 from scripts.clients import Mode
-from scripts.console import Console
+from scripts.console import silent
 from scripts.dsn import Dsn
 from scripts.runner import Applied, Options, Runner
 from scripts.safety import Checked
@@ -82,7 +81,7 @@ class Database:
 
     def migrate(self, folder: Path, **options: object) -> tuple[Applied, ...]:
         """Applies a folder, and says nothing. Raises OpsError, whose message has no other path than those of the files."""
-        runner = Runner(self.target, Options(folder=folder, **options), _silent())  # type: ignore[arg-type]
+        runner = Runner(self.target, Options(folder=folder, **options), silent())  # type: ignore[arg-type]
         return runner.apply().applied
 
     def execute(self, statements: str) -> list[tuple[object, ...]]:
@@ -109,10 +108,6 @@ class Database:
 
 def _unordered(thing: Thing) -> Thing:
     return replace(thing, statements=tuple(sorted(thing.statements))) if thing.type == "TABLE DATA" else thing
-
-
-def _silent() -> Console:
-    return Console(out=io.StringIO(), err=io.StringIO())
 
 
 def difference(expected: Iterable[Thing], found: Iterable[Thing]) -> list[Difference]:

@@ -6,7 +6,6 @@ server too, so that both are in the words of one version: each writes a view in 
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 from scripts import PRODUCT, ledger, pg_dump, schema, scratch, target
 from scripts.catalogs import identifier
 from scripts.clients import Mode
-from scripts.console import Console, one_line
+from scripts.console import Console, one_line, silent
 from scripts.errors import Interrupted, OpsError
 from scripts.ledger import Facts
 from scripts.psql import PsqlError, Session
@@ -132,11 +131,10 @@ def document(differences: Sequence[Difference]) -> list[dict[str, str | None]]:
 
 def built(at: Target, folder: Path, server_roles: Collection[str]) -> None:
     """Applies the files to a scratch server. A role that they take for granted is made, if the live server has it."""
-    quiet = Console(as_json=True, out=io.StringIO(), err=io.StringIO())
     made: set[str] = set()
     while True:
         try:
-            Runner(at, Options(folder=folder, resume=True), quiet).apply()
+            Runner(at, Options(folder=folder, resume=True), silent()).apply()
         except Interrupted:
             raise Interrupted("interrupted; nothing was written") from None
         except OpsError as error:

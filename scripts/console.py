@@ -6,6 +6,7 @@ Nothing is printed but through here, and the secrets that the console was told o
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 import sys
@@ -207,3 +208,8 @@ class Console:
         file = self._err if self.as_json else self._out
         print(self._redactor.text(f"{question} {prompt} "), end="", file=file, flush=True)
         return sys.stdin.readline().strip()  # nothing at the end of the input
+
+
+def silent() -> Console:
+    """A console that nobody reads, for work that is a part of another command's."""
+    return Console(as_json=True, out=io.StringIO(), err=io.StringIO())
