@@ -140,17 +140,17 @@ def as_sql(text: str, *, variables: bool = True) -> str:
 def tokens(text: str) -> Iterator[tuple[str, str, int]]:
     """(kind, token, offset) of a text of SQL alone, comments included, blanks not; kinds are the names in _TOKEN."""
     at = 0
-    while token := _TOKEN.match(text, at):
-        kind, start, at = token.lastgroup or "", at, token.end()
+    while (token := _TOKEN.match(text, at)) and token.lastgroup != "end":
+        kind = token.lastgroup or ""
+        start, at = token.span(kind)
         if kind == "block":
             at = _comment_end(text, at) or len(text)
         elif kind == "dollar":
-            closing = text.find(token.group(), at)
-            at = len(text) if closing < 0 else closing + len(token.group())
+            closing = text.find(token[kind], at)
+            at = len(text) if closing < 0 else closing + len(token[kind])
         elif kind == "open":
             at = len(text)
-        if kind != "space":
-            yield kind, text[start:at], start
+        yield kind, text[start:at], start
 
 
 def _comment_end(text: str, at: int) -> int | None:
