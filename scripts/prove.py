@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scripts import PRODUCT, builds, clock, lexer, scratch, settings
+from scripts import PRODUCT, builds, clock, ledger, lexer, scratch, settings
 from scripts.builds import Database, Files
 from scripts.clients import Mode
 from scripts.console import Console
@@ -179,13 +179,13 @@ class _Proof:
 
     def build(self) -> None:
         """The undisturbed build that all others are measured by. Raises OpsError with the file that fails."""
-        try:
-            with self.server() as (_, database):
+        with self.server() as (_, database):
+            try:
                 database.migrate(self.whole)
-                self.measure = database.snapshot()
-        except OpsError as error:
-            hint = f"mend {error.facts['failed']}, then: {self.options.again}" if "failed" in error.facts else error.hint
-            raise OpsError(f"the files can't be applied: {error.message}", hint, error.facts) from None
+            except OpsError as error:
+                hint = f"mend {error.facts.get('failed', 'the files')}, then: {self.options.again}"
+                raise OpsError(f"the files can't be applied: {error.message}", hint, error.facts) from None
+            self.measure = database.snapshot()
 
     def checks(self) -> Iterator[Check]:
         """All that is tried, in the order in which it is told."""
@@ -239,7 +239,7 @@ class _Proof:
             database.migrate(self.whole)
             failure: Failure | None = None
             for migration in self.order:
-                database.execute(f"DELETE FROM public.schema_migrations WHERE version = '{migration.version}'")
+                database.execute(f"DELETE FROM {ledger.TABLE} WHERE version = {ledger.literal(migration.version)}")
                 try:
                     database.migrate(self.whole, allow_out_of_order=True)
                 except OpsError as error:
@@ -286,7 +286,7 @@ class _Proof:
             with self.server() as (server, database):
                 database.migrate(self.folder(self.order[:index]))
                 for statement in _spread(statements, _CUTS):
-                    for is_broken in (False, True) if "CONCURRENTLY" in statement.words else (False,):
+                    for is_broken in (False, True) if _builds_index(statement) else (False,):
                         with server.copy() as copy:
                             failure = self.resumed(self.database(copy), migration, statement, break_index=is_broken)
                         if failure:
@@ -371,6 +371,11 @@ class _Proof:
                 if failure:
                     return failure
         return Failure(file="", what=what)
+
+
+def _builds_index(statement: Statement) -> bool:
+    """Whether an interruption may leave an INVALID index of it; what else is done concurrently leaves those that there are."""
+    return statement.words[:1] == ("CREATE",) and "INDEX" in statement.words and "CONCURRENTLY" in statement.words
 
 
 def _failed(error: OpsError) -> Failure:

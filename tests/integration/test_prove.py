@@ -153,6 +153,26 @@ def test_one_that_breaks_when_resumed(good: Path) -> None:
     assert "cut off behind line 5 and resumed, it comes to something else" in document["error"]
 
 
+def test_what_builds_no_index_leaves_none_broken(good: Path) -> None:
+    (good / "0005_b.sql").write_text("-- migrate: no-transaction\nDROP INDEX CONCURRENTLY IF EXISTS nowhere;\n")
+    code, document, checks = prove(good, "--no-clock", "--no-replay")
+    assert (code, failed(checks)) == (0, {}), document
+
+
+def test_a_quote_in_a_name(good: Path) -> None:
+    (good / "R__it's.sql").write_text("CREATE TABLE b (id int);\n")
+    code, _, checks = prove(good, "--no-clock")
+    assert (code, failed(checks)) == (1, {REPLAY: "R__it's.sql"})
+
+
+def test_an_extension_that_a_scratch_server_lacks(folder: Path) -> None:
+    (folder / "0001_a.sql").write_text("CREATE EXTENSION postgis;\n")
+    result = invoke("migrations.prove", "--migrations-dir", str(folder))
+    assert result.returncode == 1
+    assert "0001_a.sql:1: CREATE EXTENSION postgis" in result.stderr
+    assert "next:  mend the files, then: invoke migrations.prove --migrations-dir" in result.stderr
+
+
 def test_one_that_rests_on_the_session_of_another(folder: Path) -> None:
     (folder / "0001_a.sql").write_text("CREATE SEQUENCE IF NOT EXISTS s;\nSELECT nextval('s');\n")
     (folder / "0002_b.sql").write_text("SELECT currval('s');\n")
