@@ -22,7 +22,9 @@ _BLOCKING = """SELECT pg_catalog.json_build_object('pid', b.pid, 'user', a.usena
     'since', date_trunc('second', coalesce(a.xact_start, a.query_start, a.backend_start)), 'query', left(a.query, 300))
   FROM (SELECT DISTINCT pid FROM unnest(pg_catalog.pg_blocking_pids({pid})) AS u (pid)) AS b
     LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid) ORDER BY b.pid"""
-_PASSWORD = re.compile(r"(\bpassword\s+)e?'(?:[^']|'')*'?", re.IGNORECASE)
+# The one that is plain to see. Behind any other mention, whatever quotes it or stands before it, nothing is shown.
+_PASSWORD = re.compile(r"(\bpassword\s+)'(?:[^'\\]|'')*'(?!')", re.IGNORECASE)
+_MENTION = re.compile(r"(password|://)(?! '\*\*\*\*').*", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Blocker:
 
 
 def _without_password(query: str) -> str:
-    return _PASSWORD.sub(r"\1'****'", query)
+    return _MENTION.sub(r"\1 ****", _PASSWORD.sub("PASSWORD '****'", query))
 
 
 class Watch:
