@@ -366,7 +366,7 @@ class Runner:
         steps = []
         for item in checked:
             steps.append(_step(item, revision, run_as, self._settings(item.migration)))
-            if any(_may_change_owner(text.lower()) for text in (item.script, *item.includes.values())):
+            if any(_may_change_owner(text.lower(), group) for text in (item.script, *item.includes.values())):
                 run_as = ledger.RUN_AS
         return steps
 
@@ -386,9 +386,12 @@ class Runner:
         self.console.note("\n    ".join([f"  {place}{severity}{message.text}", *message.details]))
 
 
-def _may_change_owner(text: str) -> bool:
-    """Whether a file, in lower case, may change who owns the ledger: by its name, or by REASSIGN OWNED."""
-    return "schema_migrations" in text or "owned" in text
+def _may_change_owner(text: str, group: str | None) -> bool:
+    """Whether a file, in lower case, may change who owns the ledger: by its name, by REASSIGN OWNED, or with the group itself.
+
+    A group that was renamed, or left, is none that the next file could run as.
+    """
+    return "schema_migrations" in text or "owned" in text or (group is not None and group.lower() in text)
 
 
 def make_ledger(session: Session, facts: Facts) -> None:

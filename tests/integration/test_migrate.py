@@ -756,3 +756,18 @@ def test_what_was_checked_is_what_runs_whatever_happens_to_the_folder_meanwhile(
     assert not (folder / "ran").exists()
     assert database.execute("SELECT to_regclass('b') IS NOT NULL") == [(True,)]
     assert "was changed after it was applied" in migrate(database, folder, "embedded").stderr
+
+
+def test_a_file_that_renames_the_owners_group_counts_as_applied(database: Database, folder: Path) -> None:
+    group = f"g_{database.dsn.database}"
+    database.made_roles += [group, f"{group}_new"]
+    write(folder, "0001_a.sql")
+    assert migrate(database, folder, "embedded").returncode == 0
+    database.execute(f"CREATE ROLE {group}")
+    database.execute(f"ALTER TABLE schema_migrations OWNER TO {group}")
+    (folder / "0002_b.sql").write_text(f"RESET ROLE;\nALTER ROLE {group} RENAME TO {group}_new;\n")
+    (folder / "0003_c.sql").write_text("SELECT 'as ' || current_user;\n")
+    result = migrate(database, folder, "embedded")
+    assert result.returncode == 0, result.stderr
+    assert f"as {group}_new" in result.stdout
+    assert database.ledger() == {"0001": "applied", "0002": "applied", "0003": "applied"}
