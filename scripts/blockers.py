@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scripts.console import one_line
@@ -16,6 +16,7 @@ from scripts.psql import Session
 from scripts.target import Target
 
 _EVERY = 0.3  # seconds between two looks
+_PATIENCE = 3  # seconds for an answer: the run's end waits for no longer than that for a server which has fallen silent
 # PID 0 is a prepared transaction. Others' queries are shown to members of pg_read_all_stats alone.
 _BLOCKING = """SELECT pg_catalog.json_build_object('pid', b.pid, 'user', a.usename, 'application', a.application_name,
     'client', CASE WHEN b.pid <> 0 THEN coalesce(host(a.client_addr), 'a unix socket') END, 'state', a.state,
@@ -63,7 +64,7 @@ class Watch:
     """
 
     def __init__(self, target: Target, pid: int, *, after: float, note: Callable[[str], None]) -> None:
-        self._target = target
+        self._target = replace(target, dsn=target.dsn.with_params(connect_timeout=str(_PATIENCE)))
         self._pid = pid
         self._after = after
         self._note = note
@@ -100,7 +101,10 @@ class Watch:
     def _look(self, session: Session) -> None:
         while True:
             began, file = self._since, self._file
-            found = tuple(Blocker(**json.loads(line)) for line in session.read(_BLOCKING.format(pid=self._pid)))
+            lines = session.query_within(_PATIENCE, _BLOCKING.format(pid=self._pid))
+            if lines is None:
+                return
+            found = tuple(Blocker(**json.loads(line)) for line in lines)
             if found and began == self._since:
                 if {blocker.pid for blocker in found} != {blocker.pid for blocker in self._seen}:
                     for blocker in found:

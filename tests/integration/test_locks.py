@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,3 +135,27 @@ def test_values_that_are_none(database: Database, folder: Path, words: tuple[str
     result = migrate(database, folder, "embedded", *words)
     assert result.returncode == 2
     assert message in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGSTOP is POSIX's")
+@pytest.mark.usefixtures("held")
+def test_a_server_that_falls_silent_for_the_one_who_looks_does_not_keep_the_run(database: Database, folder: Path) -> None:
+    looks = """SELECT a.pid FROM pg_stat_activity AS a, pg_stat_activity AS waits
+      WHERE a.datname = current_database() AND a.pid NOT IN (pg_backend_pid(), waits.pid) AND a.state <> 'idle in transaction'
+        AND waits.datname = current_database() AND waits.wait_event_type = 'Lock'"""
+    found: list[int] = []
+
+    def somebody_looks() -> bool:
+        found.extend(pid for (pid,) in database.execute(looks))
+        return bool(found)
+
+    with running(database, folder, "--lock-timeout", "4s", "--lock-retries", "0") as process:
+        wait_until(somebody_looks, "somebody looks")
+        (pid,) = found
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            _, err = process.communicate(timeout=DEADLINE)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert process.returncode == 1
+    assert "canceling statement due to lock timeout" in err
