@@ -15,6 +15,7 @@ from scripts.runner import Options, Runner
 from scripts.target import Target
 
 # What is there beside the system's own. An extension that Azure itself has made is its superuser's, and stays.
+# A schema that an extension has made, pg_cron's say, goes with it or stays with it.
 _CONTENTS = """SELECT pg_catalog.json_build_object(
   'public', (SELECT pg_catalog.json_build_object('super', (SELECT rolname FROM pg_roles WHERE oid = 10),
       'azure', EXISTS (SELECT FROM pg_roles WHERE rolname = 'azure_pg_admin'))),
@@ -22,7 +23,9 @@ _CONTENTS = """SELECT pg_catalog.json_build_object(
       'name', n.nspname, 'quoted', pg_catalog.quote_ident(n.nspname),
       'tables', (SELECT count(*) FROM pg_class AS c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'm', 'f')))
       ORDER BY n.nspname), '[]')
-    FROM pg_namespace AS n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'),
+    FROM pg_namespace AS n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND NOT EXISTS (SELECT FROM pg_depend AS d
+        WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')),
   'others', (SELECT coalesce(pg_catalog.json_agg(o.kind || ' ' || pg_catalog.quote_ident(o.name) ORDER BY o.kind, o.name), '[]')
     FROM (
       SELECT 'EVENT TRIGGER' AS kind, evtname AS name FROM pg_event_trigger AS t

@@ -75,6 +75,18 @@ def test_it_asks_for_the_name_and_plan_drops_nothing(database: Database) -> None
 
 
 @pytest.mark.once
+def test_a_schema_that_belongs_to_an_extension_goes_with_it(database: Database) -> None:
+    (name,) = database.execute("SELECT max(name) FROM pg_available_extensions WHERE name IN ('vector', 'pageinspect')")[0]
+    database.execute(f'CREATE EXTENSION "{name}"')
+    database.execute("CREATE SCHEMA its_own")
+    database.execute(f'ALTER EXTENSION "{name}" ADD SCHEMA its_own')
+    result = reset(database, "--yes")
+    assert result.returncode == 0, result.stderr
+    assert database.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'its_own'") == [(0,)]
+    assert database.execute("SELECT extname FROM pg_extension") == [("plpgsql",)]
+
+
+@pytest.mark.once
 def test_another_machine_has_to_be_allowed(database: Database) -> None:
     uri = "postgresql://a:b@db.example.com/serving?sslmode=require"
     result = invoke("migrations.reset", "--dsn", "-", "--yes", stdin=uri)
