@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,29 @@ def test_files_come_in_the_order_of_their_numbers(folder: Path) -> None:
     assert [migration.file for migration in found.migrations] == ["1_a.sql", "0002-b.sql", "10_c.sql", "00011_d.sql"]
     assert [migration.version for migration in found.migrations] == ["1", "0002", "10", "00011"]
     assert found.problems == ()
+
+
+NAMES = ["10_c.sql", "0002-b.sql", "1_a.sql", "00011_ü.sql", "0011_same.sql", "R__b.sql", "R__a.sql", "R__A b.sql", "12.sql"]
+
+
+@given(st.permutations(NAMES))
+def test_the_order_of_the_file_system_is_none(listed: list[str]) -> None:
+    class Listed(type(Path())):  # type: ignore[misc]
+        """A folder whose entries come in this order."""
+
+        def iterdir(self) -> Iterator[Path]:
+            return (self / name for name in listed)
+
+        def is_file(self) -> bool:
+            return True
+
+        def read_bytes(self) -> bytes:
+            return b"SELECT 1;"
+
+    found = sql.read_folder(Listed("migrations"))
+    order = ["1_a.sql", "0002-b.sql", "10_c.sql", "00011_ü.sql", "0011_same.sql", "R__A b.sql", "R__a.sql", "R__b.sql"]
+    assert [migration.file for migration in found.files] == order
+    assert [problem.file for problem in found.problems] == ["12.sql", "0011_same.sql"]
 
 
 def test_other_files_are_left_alone(folder: Path) -> None:

@@ -1,0 +1,20 @@
+"""Many folders that nobody wrote by hand."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+
+from scripts.dsn import Dsn
+from tests import folders
+from tests.database import new_database
+
+
+@pytest.mark.timeout(3600)
+@settings(max_examples=500)
+@given(folders.folders())
+def test_the_ledger_is_what_was_committed(server: Dsn, tmp_path_factory: pytest.TempPathFactory, made: folders.Made) -> None:
+    with contextlib.contextmanager(new_database)(server) as database:
+        folders.prove(database, tmp_path_factory.mktemp("folder"), made)
