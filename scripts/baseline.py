@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import comparison, git, ledger, lock, runner, safety
+from scripts import comparison, explain, git, ledger, lock, runner, safety
 from scripts.comparison import Files, Live
 from scripts.console import Console, one_line
 from scripts.errors import OpsError, Pending, UsageError, counted
@@ -71,14 +71,15 @@ def run(goal: Target, options: Options, console: Console) -> None:
     counting = Files(
         folder=options.folder, left_out=[item.file for item in folder.files if item.repeatable or item.number > last]
     )
-    differences = comparison.compare(goal, live, counting, all_roles=False, again=again, console=console)
+    differences = comparison.compare(goal, live, counting, all_roles=False, made_roles=True, again=again, console=console)
     comparison.show(differences, console)
     document["differences"] = comparison.document(differences)
     what = f"{counted(len(wanted), 'file')} of {shown(options.folder)} up to {options.to}"
+    repeated = f" (what {folder.repeatables[0].file} and its like make is no part of that)" if folder.repeatables else ""
     if differences and not options.accept_drift:
         raise Pending(
             f"{facts.database} is not what {what} make of it: {counted(len(differences), 'difference')}; nothing was recorded",
-            f"mend the one or the other; or, if that may be so: {again} --accept-drift",
+            f"mend the one or the other; or, if that may be so{repeated}: {again} --accept-drift",
             document,
         )
     console.say(
@@ -91,7 +92,8 @@ def run(goal: Target, options: Options, console: Console) -> None:
         console.document(document)
         return
     console.confirm(f"Record {what} as applied to {facts.database} on {goal.dsn.hosts[0]}?", yes=options.yes, again=again)
-    goal.ask(lambda session: _record(session, goal, wanted, options, again, console))
+    with explain.refusals(goal, again):
+        goal.ask(lambda session: _record(session, goal, wanted, options, again, console))
     console.say(f"recorded {what}; the next `invoke migrate` goes on behind {options.to}")
     console.document({**document, "recorded": document["files"]})
 

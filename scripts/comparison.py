@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scripts import PRODUCT, ledger, pg_dump, schema, scratch, target
+from scripts import PRODUCT, embedded, ledger, pg_dump, schema, scratch, target
 from scripts.catalogs import identifier
 from scripts.clients import Mode
 from scripts.console import Console, one_line, silent
@@ -80,9 +80,12 @@ def _roles(session: Session) -> frozenset[str]:
     return frozenset(json.loads("".join(session.read(_ROLES))))
 
 
-def compare(goal: Target, live: Live, files: Files, *, all_roles: bool, again: str, console: Console) -> list[Difference]:
+def compare(
+    goal: Target, live: Live, files: Files, *, all_roles: bool, made_roles: bool = False, again: str, console: Console
+) -> list[Difference]:
     """What the database and the files don't have alike. Owners, and roles that only one has, count with `all_roles`.
 
+    With `made_roles`, those count that the files make and the live server lacks.
     Raises OpsError when the database can't be read, a file can't be built or something can't be compared.
     """
     dump = pg_dump.run(goal, owners=all_roles, again=again)
@@ -101,8 +104,10 @@ def compare(goal: Target, live: Live, files: Files, *, all_roles: bool, again: s
     theirs = schema.read(text)
     if not live.facts.ledger:  # what the runner itself would add is no drift of a database that it never ran on
         theirs = [thing for thing in theirs if thing.schema != "public" or not _LEDGER.search(thing.name)]
+    missing = sorted(roles - live.roles - {embedded.ADMIN}) if made_roles else []
+    theirs += [Thing(type="ROLE", schema="", name=name, statements=(f"CREATE ROLE {identifier(name)};",)) for name in missing]
     if not all_roles:
-        both = live.roles & roles
+        both = (live.roles & roles) | set(missing)
         mine, theirs = (schema.with_rights_of(side, both.__contains__) for side in (mine, theirs))
     return schema.compare(database=mine, files=theirs)
 

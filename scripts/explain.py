@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from scripts.blockers import Blocker
 from scripts.errors import OpsError
 from scripts.psql import NOT_ALLOWED, Message, PsqlError
 from scripts.safety import Checked
+from scripts.target import Target
 
-LOCK_NOT_AVAILABLE = "55P03"  # SQLSTATE
+NO_LOCK = ("55P03", "40P01")  # SQLSTATEs lock_not_available and deadlock_detected: another try may get it
+ENUM_VALUE_NOT_YET = "55P04"  # SQLSTATE unsafe_new_enum_value_usage
 REHEARSED = "nothing is kept, it was a rehearsal"
 _NEEDS_NO_TRANSACTION = "25001"  # SQLSTATE active_sql_transaction
 
@@ -48,20 +51,43 @@ def failure(error: PsqlError, failed: Checked, run: Run, blocked_by: Sequence[Bl
     later = run.total - done - 1
     rest = f"; {later} after it {'was' if later == 1 else 'were'} not started" if later else ""
     facts: dict[str, Any] = {"target": run.target, "applied": list(run.applied), "failed": migration.file}
-    if error.error is not None and error.error.sqlstate == LOCK_NOT_AVAILABLE:
-        what += "".join(f"\n  held by {blocker}" for blocker in blocked_by)
-        facts["blocked_by"] = [blocker.facts() for blocker in blocked_by]
+    what += _held(error, blocked_by, facts)
     return OpsError(f"{what}\n  kept: {fate_of}; {kept}{rest}", hint, facts)
 
 
-def failed_rehearsal(error: PsqlError, failed: Checked, left_out: Mapping[str, str], again: str, target: str) -> OpsError:
-    """The failure of a file that was rehearsed."""
+def failed_rehearsal(
+    error: PsqlError, failed: Checked, left_out: Mapping[str, str], again: str, target: str, blocked_by: Sequence[Blocker]
+) -> OpsError:
+    """The failure of a file that was rehearsed; `blocked_by` are those who held the lock that it waited for."""
     before = [file for file in left_out if file < failed.migration.file]
     perhaps = f"\n  {', '.join(before)} could not be rehearsed; it may rest on that" if before else ""
     run = Run(again=again, target=target, group=None, applied=(), total=1)
-    facts = {"target": target, "applied": [], "failed": failed.migration.file}
-    what = f"{_what(error, failed)}{perhaps}\n  kept: nothing, it was a rehearsal"
+    facts: dict[str, Any] = {"target": target, "applied": [], "failed": failed.migration.file}
+    held = _held(error, blocked_by, facts)
+    what = f"{_what(error, failed)}{held}{perhaps}\n  kept: nothing, it was a rehearsal"
     return OpsError(what, _hint(error, failed, run), facts)
+
+
+def _held(error: PsqlError, blocked_by: Sequence[Blocker], facts: dict[str, Any]) -> str:
+    """Who held the lock, where that is why it failed; the facts are told, too."""
+    if error.error is None or error.error.sqlstate not in NO_LOCK:
+        return ""
+    facts["blocked_by"] = [blocker.facts() for blocker in blocked_by]
+    return "".join(f"\n  held by {blocker}" for blocker in blocked_by)
+
+
+@contextlib.contextmanager
+def refusals(target: Target, again: str) -> Iterator[None]:
+    """For work on the ledger alone: a server that refuses it is an OpsError with the way out."""
+    try:
+        yield
+    except PsqlError as error:
+        if error.error is None or error.error.sqlstate != NOT_ALLOWED:
+            raise
+        hint = f"use the DSN of a role that may write the ledger, as its owner or a member WITH INHERIT TRUE may; then: {again}"
+        raise OpsError(
+            f"the server refused: {error.error.text}; nothing was written", target.without_rights(hint, again)
+        ) from None
 
 
 def _vanished(error: PsqlError) -> bool:
@@ -86,7 +112,7 @@ def _hint(error: PsqlError, failed: Checked, run: Run) -> str:
         hint = f"see that the server is up, then: {run.again}"
     elif message is None or psql.GUARD_FAILED in message.text:
         pass
-    elif message.sqlstate == LOCK_NOT_AVAILABLE and migration.transactional:
+    elif message.sqlstate in NO_LOCK and migration.transactional:
         longer = "--lock-timeout 1min waits longer each time, --lock-retries 20 more often"
         hint = f"when those who hold the lock have ended: {run.again}  ({longer})"
     elif message.sqlstate == _NEEDS_NO_TRANSACTION and migration.transactional:

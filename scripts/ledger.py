@@ -50,8 +50,9 @@ LOCK_HOLDER = f"""SELECT pg_catalog.json_build_object(
     AND (l.classid::bigint << 32) | l.objid::bigint = {LOCK_KEY} AND l.objsubid = 1"""
 # Not partitioned ones (I), which are invalid until all their parts are attached.
 INVALID_INDEXES = """SELECT pg_catalog.json_build_object(
-    'name', c.relname, 'qualified', pg_catalog.format('%I.%I', n.nspname, c.relname))
+    'name', c.relname, 'table', t.relname, 'qualified', pg_catalog.format('%I.%I', n.nspname, c.relname))
   FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_class AS t ON t.oid = i.indrelid
   WHERE NOT i.indisvalid AND c.relkind = 'i' ORDER BY 1::text"""
 
 

@@ -23,6 +23,7 @@ BLOCKS = {
     SHARE: "writes",
 }
 _SHOWN = 70  # characters of a statement
+_IN_PARENTHESES = re.compile(r"\([^()]*\)|'(?:[^']|'')*'")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _NAME = r'(?:"(?:[^"]|"")*"|[\w$]+)(?:\s*\.\s*(?:"(?:[^"]|"")*"|[\w$]+))*'
 # The statement as it begins -> the lock. The first that fits counts; None: nobody feels it.
@@ -61,6 +62,7 @@ _LOCKS: tuple[tuple[re.Pattern[str], str | None], ...] = tuple(
             rf"drop\s+(?:foreign\s+)?(?:table|view|materialized\s+view|index|sequence)\s+(?:if\s+exists\s+)?(?P<name>{_NAME})",
             ACCESS_EXCLUSIVE,
         ),
+        (rf"drop\s+schema\s+(?:if\s+exists\s+)?(?P<name>{_NAME}).*\bcascade\b", ACCESS_EXCLUSIVE),
         (rf"truncate\s+(?:table\s+)?(?:only\s+)?(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
         (rf"cluster\s+(?:verbose\s+)?(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
         (rf"vacuum\s+(?:\([^)]*\bfull\b[^)]*\)|full)\s*(?:freeze\s+|verbose\s+|analyze\s+)*(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
@@ -68,6 +70,12 @@ _LOCKS: tuple[tuple[re.Pattern[str], str | None], ...] = tuple(
 )
 _LOCK_TABLE = re.compile(
     rf"lock\s+(?:table\s+)?(?:only\s+)?(?P<name>{_NAME}).*?(?:\bin\s+(?P<mode>[a-z\s]+?)\s+mode\b|$)", re.IGNORECASE | re.DOTALL
+)
+_CONCURRENT = re.compile(
+    rf"""create\s+(?:unique\s+)?index\s+concurrently\s+(?:if\s+not\s+exists\s+)?(?P<made>{_NAME})\s+on\s+(?:only\s+)?(?P<on>{_NAME})
+    |drop\s+index\s+concurrently\s+(?:if\s+exists\s+)?(?P<dropped>{_NAME}(?:\s*,\s*{_NAME})*)
+    |reindex\s+(?:\([^)]*\)\s*)?(?P<kind>index|table|schema|database|system)\s+concurrently\s+(?P<again>{_NAME})""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 
 
@@ -115,8 +123,48 @@ def _lock(sql: str) -> tuple[str, str] | None:
     if table:
         mode = " ".join((table["mode"] or ACCESS_EXCLUSIVE).upper().split())
         return (mode, table["name"]) if mode in BLOCKS else None
+    several = sql[:11].lower().startswith("alter") and "," in _IN_PARENTHESES.sub("", sql)
     for pattern, taken in _LOCKS:
         match = pattern.match(sql)
+        if match and several and taken != ACCESS_EXCLUSIVE:
+            continue  # one action takes a weaker lock, and another may not
         if match:
             return None if taken is None else (taken, match["name"])
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concurrent:
+    """An index that a file makes, makes anew or drops CONCURRENTLY, and that is left INVALID when it is cut off."""
+
+    index: str | None  # as the catalog has it; None: any of the table's
+    table: str | None  # likewise; None: not said
+
+    def is_left(self, index: str, table: str) -> bool:
+        """Whether an INVALID index may be what is left; REINDEX leaves NAME_ccnew, or NAME_ccold."""
+        new = re.fullmatch(r"(.*?)_cc(?:new|old)\d*", index)
+        if self.index is None:
+            return new is not None and self.table in (None, table)
+        return self.index in (index, new[1] if new else index) and self.table in (None, table)
+
+
+def concurrent(checked: Checked) -> list[Concurrent]:
+    """Those of a file and of what it includes."""
+    found = []
+    for text in (checked.script, *checked.includes.values()):
+        for statement in lexer.lex(text).statements:
+            match = _CONCURRENT.match(_COMMENT.sub(" ", text[statement.start : statement.end]).strip())
+            if match and match["made"]:
+                found.append(Concurrent(index=_last(match["made"]), table=_last(match["on"])))
+            elif match and match["dropped"]:
+                found += [Concurrent(index=_last(name), table=None) for name in re.findall(_NAME, match["dropped"])]
+            elif match:
+                what, name = match["kind"].upper(), _last(match["again"])
+                found.append(Concurrent(index=name if what == "INDEX" else None, table=name if what == "TABLE" else None))
+    return found
+
+
+def _last(name: str) -> str:
+    """The last part of a name, as the catalog has it."""
+    part: str = re.findall(r'"(?:[^"]|"")*"|[\w$]+', name)[-1]
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part.lower()

@@ -80,7 +80,7 @@ def make_plan(folder: Folder, rows: Sequence[Row], *, to: str | None = None, all
         and entry.state in (State.PENDING, State.STARTED, State.OUT_OF_ORDER, State.OUTDATED)
         and (last is None or (not entry.migration.repeatable and entry.migration.number <= last))
     )
-    problems = [*folder.problems]
+    problems = [*folder.problems, *_doubles(rows)]
     for entry in entries:
         what = _problem(entry, newest, allow_out_of_order)
         if what and (entry.migration is None or entry.migration in pending or entry.state is State.CHANGED):
@@ -99,6 +99,18 @@ def _entry(migration: Migration, row: Row | None, newest: Row | None) -> Entry:
     else:
         state = State.APPLIED
     return Entry(state=state, version=migration.version, file=migration.file, migration=migration, row=row)
+
+
+def _doubles(rows: Sequence[Row]) -> list[Problem]:
+    """Rows of one number, of which nobody could tell which one counts."""
+    versions: dict[int, list[str]] = {}
+    for row in rows:
+        if row.number is not None:
+            versions.setdefault(row.number, []).append(row.version)
+    double = [sorted(same) for same in versions.values() if len(same) > 1]
+    return [
+        Problem(" and ".join(same), None, "are two rows of the ledger for one number: delete the wrong one") for same in double
+    ]
 
 
 def _repeatable(migration: Migration, row: Row | None) -> Entry:

@@ -59,7 +59,8 @@ def wanted(files: Iterable[Checked]) -> list[Wanted]:
             for statement in lexer.lex(text).statements:
                 as_user |= statement.words[:2] == ("RESET", "ROLE")
                 match = _EXTENSION.match(_COMMENT.sub(" ", text[statement.start : statement.end]).strip())
-                if statement.words[:2] == ("CREATE", "EXTENSION") and match:
+                # Under \if, whether it runs at all is decided there, perhaps by what the server has.
+                if statement.words[:2] == ("CREATE", "EXTENSION") and match and not statement.depth:
                     name = match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].lower()
                     found.append(Wanted(name, file, statement.line, as_user))
     return found

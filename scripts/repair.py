@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import ledger, lock, runner, safety
+from scripts import explain, ledger, lock, runner, safety
 from scripts.console import Console
 from scripts.errors import OpsError, UsageError
 from scripts.plan import Entry, State, make_plan
@@ -37,7 +37,9 @@ def run(goal: Target, options: Options, console: Console) -> None:
     again = options.again(goal)
     name = f"{goal.dsn.hosts[0]}/{goal.dsn.database}"
     if options.target not in (None, name):
-        raise UsageError(f"--target {options.target}: the database is {name} (it came from {goal.origin})", "nothing was changed")
+        raise UsageError(
+            f"--target {options.target}: the database is {name} (it came from {goal.origin})", f"{again} --target {quoted(name)}"
+        )
     console.say(f"target: {goal.dsn}")
     entry = goal.ask(lambda session: _entry(session, options, again), wait=options.wait)
     what, statement = _repair(entry, goal)
@@ -49,7 +51,8 @@ def run(goal: Target, options: Options, console: Console) -> None:
         return
     question = f"This changes the ledger of {name}, and nothing else."
     console.confirm_by_name(question, name, yes=options.target == name, again=again, flag=f"--target {quoted(name)}")
-    goal.ask(lambda session: _write(session, entry, statement, goal, options, again, console))
+    with explain.refusals(goal, again):
+        goal.ask(lambda session: _write(session, entry, statement, goal, options, again, console))
     console.say(f"{entry.file}: done; `invoke status` shows it")
     console.document({**document, "written": True})
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from scripts import ledger, lock
+from scripts import explain, ledger, lock
 from scripts.catalogs import identifier
 from scripts.console import Console, one_line
 from scripts.errors import OpsError, UsageError, counted
@@ -35,6 +35,21 @@ _CONTENTS = """SELECT pg_catalog.json_build_object(
         WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = w.oid AND d.deptype = 'e')
       UNION ALL SELECT 'EXTENSION', extname FROM pg_extension
         WHERE extname <> 'plpgsql' AND pg_has_role(extowner, 'USAGE')) AS o))"""
+# What ALTER DEFAULT PRIVILEGES has said for no schema alone, back to what it is for a new role; its row then goes by itself.
+_DEFAULT_PRIVILEGES = """WITH d AS (
+    SELECT defaclrole AS maker, defaclacl AS acl,
+      acldefault(CASE defaclobjtype WHEN 'S' THEN 's' ELSE defaclobjtype END::"char", defaclrole) AS usual,
+      CASE defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES' WHEN 'T' THEN 'TYPES'
+        WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END AS objects
+    FROM pg_default_acl WHERE defaclnamespace = 0 AND pg_has_role(defaclrole, 'USAGE')),
+  has AS (SELECT maker, objects, e.grantee, e.privilege_type FROM d, aclexplode(d.acl) AS e),
+  usual AS (SELECT maker, objects, e.grantee, e.privilege_type FROM d, aclexplode(d.usual) AS e)
+  SELECT pg_catalog.format('ALTER DEFAULT PRIVILEGES FOR ROLE %s %s %s ON %s %s %s',
+    maker::regrole, verb, privilege_type, objects,
+    CASE verb WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END,
+    CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END)
+  FROM (SELECT 'REVOKE' AS verb, * FROM (TABLE has EXCEPT TABLE usual) AS more
+    UNION ALL SELECT 'GRANT', * FROM (TABLE usual EXCEPT TABLE has) AS less) AS changes"""
 _LARGE_OBJECTS = "SELECT pg_catalog.lo_unlink(oid) FROM pg_catalog.pg_largeobject_metadata"
 
 
@@ -76,12 +91,12 @@ def run(goal: Target, options: Options, permission: Permission, console: Console
     try:
         goal.ask(lambda session: _empty(session, goal, found, dropped, options, again, console))
     except PsqlError as error:
-        if error.error is None or error.error.sqlstate != NOT_ALLOWED:
+        if error.error is None or error.error.sqlstate not in (NOT_ALLOWED, *explain.NO_LOCK):
             raise
-        raise OpsError(
-            f"the server refused: {error.error.text}; nothing was dropped",
-            goal.without_rights("whoever owns it can drop it; or give its ownership to the user of the DSN", again),
-        ) from None
+        hint = goal.without_rights("whoever owns it can drop it; or give its ownership to the user of the DSN", again)
+        if error.error.sqlstate in explain.NO_LOCK:
+            hint = f"when those who use the tables have ended: {again}  (--lock-timeout 1min waits longer)"
+        raise OpsError(f"the server refused: {error.error.text}; nothing was dropped", hint) from None
     console.say(f"dropped {counted(len(dropped), 'object')}")
     applied = runner.apply().applied
     console.say(f"applied {counted(len(applied), 'file')}; {goal.dsn.database} is as a new one")
@@ -103,7 +118,10 @@ def _empty(
         raise OpsError("the database has changed meanwhile; nothing was dropped", again)
     drops = [f"DROP {name} CASCADE" for name in reversed(dropped)]
     timeout = f"SET LOCAL lock_timeout = {options.lock_timeout}"
-    session.query(";\n".join(["BEGIN", timeout, *drops, _LARGE_OBJECTS, *_public(session, found["public"]), "COMMIT"]))
+    privileges = session.read(_DEFAULT_PRIVILEGES)
+    session.query(
+        ";\n".join(["BEGIN", timeout, *drops, *privileges, _LARGE_OBJECTS, *_public(session, found["public"]), "COMMIT"])
+    )
 
 
 def _public(session: Session, server: dict[str, Any]) -> list[str]:

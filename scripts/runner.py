@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from scripts import blockers, explain, git, ledger, lock, preflight, safety
+from scripts import blockers, explain, git, ledger, lock, locks, preflight, safety
 from scripts.blockers import Blocker
 from scripts.console import Console
-from scripts.errors import Interrupted, OpsError
+from scripts.errors import Interrupted, OpsError, counted
 from scripts.explain import Run
 from scripts.ledger import Facts, Row
 from scripts.plan import Plan, make_plan
@@ -186,7 +185,7 @@ class Runner:
 
     def _may_run(self, facts: Facts) -> None:
         if facts.group and not facts.member:
-            options = " WITH SET TRUE" if facts.number >= 160000 else ""
+            options = " WITH INHERIT TRUE, SET TRUE" if facts.number >= 160000 else ""
             raise OpsError(
                 f"{facts.user} is no member of {facts.group} who may become it, and it owns the ledger of {facts.database}; "
                 "nothing was applied",
@@ -222,15 +221,18 @@ class Runner:
             raise safety.refusal(problems, self.folder.path, self.again)
         return plan
 
-    def _refuse_started(self, session: Session, plan: Plan) -> None:
-        """A row that still says `started` under the lock is of a run that was cut off: no one else is at work."""
+    def _refuse_started(self, session: Session, plan: Plan, *, drop: bool = True) -> None:
+        """A row that still says `started` under the lock is of a run that was cut off: no one else is at work.
+
+        With --resume, what it left is dropped, unless `drop` is false.
+        """
         if not plan.started:
             return
         again = [entry.migration for entry in plan.started if entry.migration in plan.pending]
         indexes = self._broken_indexes(session, [self.checked[migration.file] for migration in again if migration])
         drops = [f"DROP INDEX CONCURRENTLY {name};" for name in indexes]
         if self.options.resume or not again:
-            for statement in drops:
+            for statement in drops if drop else ():
                 self.console.say(f"{statement}  -- INVALID, left by the run that was cut off")
                 session.query(statement)
             return
@@ -246,11 +248,10 @@ class Runner:
 
     @staticmethod
     def _broken_indexes(session: Session, started: Sequence[Checked]) -> list[str]:
-        """The INVALID indexes that these files name, qualified and quoted; REINDEX CONCURRENTLY leaves NAME_ccnew."""
+        """The INVALID indexes that these files have left, qualified and quoted."""
         found = [json.loads(line) for line in session.query(ledger.INVALID_INDEXES)]
-        texts = [text for item in started for text in (item.script, *item.includes.values())]
-        words = {word.strip('"').lower() for text in texts for word in re.findall(r'"[^"]+"|[\w$]+', text)}
-        return [index["qualified"] for index in found if re.sub(r"_cc(new|old)\d*$", "", index["name"].lower()) in words]
+        ours = [item for checked in started for item in locks.concurrent(checked)]
+        return [index["qualified"] for index in found if any(item.is_left(index["name"], index["table"]) for item in ours)]
 
     def _apply(self, session: Session, facts: Facts, pending: Sequence[Migration]) -> Plan:
         """Applies files, and returns what is left to do."""
@@ -300,8 +301,9 @@ class Runner:
         total = len(self._applied) - done + len(checked)
         run = Run(again=self.again, target=str(self.target.dsn), group=group, applied=facts, total=total)
         explained = explain.failure(error, failed, run, self._blocked_by)
-        no_lock = error.error is not None and error.error.sqlstate == explain.LOCK_NOT_AVAILABLE
-        return _Blocked(failed.migration.file, explained) if no_lock and failed.migration.transactional else explained
+        no_lock = error.error is not None and error.error.sqlstate in explain.NO_LOCK
+        again = no_lock and failed.migration.transactional and not explain.uses_gexec(failed)  # which may have committed
+        return _Blocked(failed.migration.file, explained) if again else explained
 
     def _recheck(self, session: Session, checked: Sequence[Checked]) -> Plan:
         """Reads the ledger once more: a file may have written to it itself, or put a rule or trigger on it."""
@@ -325,7 +327,15 @@ class Runner:
                 f" One of the files changed {ledger.TABLE}, its rules or its triggers",
                 "find the file that names schema_migrations, and put the ledger right by hand",
             )
-        return self._planned(rows)
+        plan = make_plan(self.folder, rows, to=self.options.to, allow_out_of_order=self.options.allow_out_of_order)
+        if plan.problems:
+            listed = "\n".join(f"  {problem}" for problem in plan.problems)
+            raise OpsError(
+                f"applied {counted(len(self._applied), 'file')}, of which one has changed {ledger.TABLE}:\n{listed}",
+                "find the file that names schema_migrations, and put the ledger right by hand",
+                {"target": str(self.target.dsn), "applied": [vars(item) for item in self._applied]},
+            )
+        return plan
 
     def _rehearse(self, session: Session) -> Rehearsed:
         facts, plan = self._observe(session)
@@ -333,6 +343,7 @@ class Runner:
         if not plan.pending:
             return Rehearsed(facts=facts, done=(), left_out={})
         facts, plan = self._locked(session)
+        self._refuse_started(session, plan, drop=False)
         left_out, checked = {}, []
         for item in (self.checked[migration.file] for migration in plan.pending):
             if not item.migration.transactional:
@@ -346,14 +357,21 @@ class Runner:
             definition = [] if facts.current else [_definition()]
             steps = [*definition, *self._steps(checked, facts.group)]
             files = {path: content for item in checked for path, content in item.files.items()}
-            session_run = session.rehearse(steps, {ledger.DEFINITION.name: ledger.DEFINITION, **files})
-            try:
-                if definition:
-                    next(session_run)
-                for migration, milliseconds in self._timed(checked, session_run):
-                    done.append(Applied(version=migration.version, name=migration.name, duration_ms=milliseconds))
-            except PsqlError as error:
-                raise explain.failed_rehearsal(error, checked[len(done)], left_out, self.again, str(self.target.dsn)) from None
+            with self._watching(session) as watch:
+                running = session.rehearse(steps, {ledger.DEFINITION.name: ledger.DEFINITION, **files})
+                try:
+                    if definition:
+                        next(running)
+                    for migration, milliseconds in self._timed(checked, running, watch):
+                        done.append(Applied(version=migration.version, name=migration.name, duration_ms=milliseconds))
+                except PsqlError as error:
+                    failed, *behind = checked[len(done) :]
+                    if error.error is None or error.error.sqlstate != explain.ENUM_VALUE_NOT_YET or not done:
+                        raise explain.failed_rehearsal(
+                            error, failed, left_out, self.again, str(self.target.dsn), watch.seen
+                        ) from None
+                    left_out[failed.migration.file] = "uses an enum's value that a file before it adds, which takes a COMMIT"
+                    left_out.update({item.migration.file: "comes behind it" for item in behind})
         return Rehearsed(facts=facts, done=tuple(done), left_out=left_out)
 
     def _steps(self, checked: Sequence[Checked], group: str | None) -> list[Step]:

@@ -97,3 +97,15 @@ def test_a_version_is_needed(database: Database, grown: Path, flags: tuple[str, 
     result = baseline(database, grown, *flags)
     assert result.returncode == 2
     assert message in result.stderr
+
+
+def test_a_role_that_is_not_there_is_a_difference(database: Database, folder: Path) -> None:
+    database.execute("CREATE TABLE a (id int)")
+    role = f"team_{database.dsn.database}"
+    (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\n")
+    (folder / "0002_roles.sql").write_text(f"CREATE ROLE {role};\nGRANT SELECT ON a TO {role};\n")
+    result = baseline(database, folder, "--to", "2", "--yes")
+    assert result.returncode == 3
+    assert f"only in the files: ROLE {role}" in result.stdout
+    assert f"GRANT SELECT ON TABLE public.a TO {role};" in result.stdout
+    assert database.ledger() == {}

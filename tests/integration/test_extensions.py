@@ -118,3 +118,13 @@ def test_one_that_the_server_does_not_have(database: Database, folder: Path) -> 
     assert result.returncode == 1
     assert "the server has no such extension; nothing was applied:\n  parts.inc:1: CREATE EXTENSION timescaledb" in result.stderr
     assert database.ledger() == {}
+
+
+@pytest.mark.once
+def test_one_that_a_file_asks_for_itself(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text(
+        "SELECT count(*) > 0 AS has FROM pg_available_extensions WHERE name = 'timescaledb' \\gset\n"
+        "\\if :has\n  CREATE EXTENSION timescaledb;\n\\endif\n"
+    )
+    result = migrate(database, folder, "embedded")
+    assert result.returncode == 0, result.stderr

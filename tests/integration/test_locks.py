@@ -159,3 +159,35 @@ def test_a_server_that_falls_silent_for_the_one_who_looks_does_not_keep_the_run(
             os.kill(pid, signal.SIGCONT)
     assert process.returncode == 1
     assert "canceling statement due to lock timeout" in err
+
+
+def test_a_deadlock_is_tried_again(database: Database, folder: Path) -> None:
+    """The server ends one of the two; it is no fault of the file's."""
+    (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\nCREATE TABLE b (id int);\n")
+    assert migrate(database, folder, "embedded").returncode == 0
+    (folder / "0002_b.sql").write_text("ALTER TABLE a ADD COLUMN x int;\nALTER TABLE b ADD COLUMN x int;\n")
+    with psycopg.connect(database.uri) as other:
+        other.execute("SET deadlock_timeout = '1min'")  # so that the file is the one that notices
+        other.execute("LOCK TABLE b IN ACCESS SHARE MODE")
+        with running(database, folder, "--lock-timeout", "0") as process:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE b%'"
+            wait_until(lambda: database.execute(waiting) == [(1,)] or process.poll() is not None, "the file waits for b")
+            other.execute("LOCK TABLE a IN ACCESS SHARE MODE")  # until the file has been rolled back
+            other.rollback()
+            _, err = process.communicate(timeout=DEADLINE)
+            assert process.returncode == 0, err
+    assert "0002_b.sql got no lock and was rolled back; try 2 of 5" in err
+    assert database.ledger() == {"0001": "applied", "0002": "applied"}
+
+
+@pytest.mark.once
+def test_a_file_that_may_have_committed_is_not_tried_again(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\nCREATE TABLE log (id int);\n")
+    assert migrate(database, folder, "embedded").returncode == 0
+    (folder / "0002_b.sql").write_text("INSERT INTO log VALUES (1);\nSELECT 'COMMIT' \\gexec\nALTER TABLE a ADD COLUMN x int;\n")
+    with psycopg.connect(database.uri) as reader:
+        reader.execute(HELD)
+        result = migrate(database, folder, "embedded", "--lock-timeout", "300ms", "--lock-retries", "3")
+    assert result.returncode == 1
+    assert "got no lock and was rolled back" not in result.stderr
+    assert database.execute("SELECT count(*) FROM log") == [(1,)]

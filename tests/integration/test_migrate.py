@@ -771,3 +771,15 @@ def test_a_file_that_renames_the_owners_group_counts_as_applied(database: Databa
     assert result.returncode == 0, result.stderr
     assert f"as {group}_new" in result.stdout
     assert database.ledger() == {"0001": "applied", "0002": "applied", "0003": "applied"}
+
+
+@pytest.mark.once
+def test_a_file_that_deletes_anothers_row_is_said_to_be_applied(database: Database, folder: Path) -> None:
+    write(folder, "0001_a.sql", "0003_c.sql")
+    (folder / "0002_b.sql").write_text("DELETE FROM public.schema_migrations WHERE version = '0001';\n")
+    result = migrate(database, folder, "embedded", "--json")
+    assert result.returncode == 1
+    document = json.loads(result.stdout)
+    assert "nothing was applied" not in document["error"]
+    assert "0001_a.sql" in document["error"]
+    assert database.ledger() == {"0002": "applied", "0003": "applied"}

@@ -163,3 +163,42 @@ def test_not_beside_plan(database: Database, folder: Path) -> None:
     result = migrate(database, folder, "embedded", "--rehearse", "--plan")
     assert result.returncode == 2
     assert "--plan runs nothing" in result.stderr
+
+
+def test_an_enum_value_of_the_same_rehearsal_is_no_failure(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text("CREATE TYPE kind AS ENUM ('a');\n")
+    assert migrate(database, folder, "embedded").returncode == 0
+    (folder / "0002_b.sql").write_text("ALTER TYPE kind ADD VALUE 'b';\n")
+    (folder / "0003_c.sql").write_text("CREATE TABLE c (kind kind DEFAULT 'b');\n")
+    (folder / "0004_d.sql").write_text("CREATE TABLE d (id int);\n")
+    result = migrate(database, folder, "embedded", "--rehearse")
+    assert result.returncode == 0, result.stderr
+    assert "not rehearsed: 0003_c.sql  (uses an enum's value that a file before it adds, which takes a COMMIT)" in result.stdout
+    assert "not rehearsed: 0004_d.sql  (comes behind it)" in result.stdout
+    assert "rehearsed 1 of 3 pending" in result.stdout
+    assert migrate(database, folder, "embedded").returncode == 0
+
+
+@pytest.mark.once
+def test_what_the_real_run_would_stop_at(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text("-- migrate: no-transaction\nSELECT nope;\n")
+    (folder / "0002_b.sql").write_text("CREATE TABLE b (id int);\n")
+    assert migrate(database, folder, "embedded").returncode == 1
+    result = migrate(database, folder, "embedded", "--rehearse")
+    assert result.returncode == 1
+    assert "0001_a.sql was started at" in result.stderr
+    result = migrate(database, folder, "embedded", "--rehearse", "--resume")
+    assert result.returncode == 0, result.stderr
+    assert database.ledger() == {"0001": "started"}
+
+
+@pytest.mark.once
+def test_who_holds_a_lock_is_said(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\n")
+    assert migrate(database, folder, "embedded").returncode == 0
+    (folder / "0002_b.sql").write_text("ALTER TABLE a ADD COLUMN b int;\n")
+    with psycopg.connect(database.uri) as reader:
+        reader.execute("LOCK TABLE a IN ACCESS SHARE MODE")
+        result = migrate(database, folder, "embedded", "--rehearse", "--lock-timeout", "600ms")
+    assert result.returncode == 1
+    assert "  held by PID" in result.stderr

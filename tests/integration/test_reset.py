@@ -42,6 +42,8 @@ def spoil(database: Database) -> None:
         "COMMENT ON SCHEMA core IS 'spoiled'",
         "GRANT ALL ON SCHEMA public TO serving_reader",
         "SELECT lo_create(0)",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO serving_reader",
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON ROUTINES FROM PUBLIC",
     ):
         database.execute(statement)
 
@@ -103,7 +105,8 @@ def test_one_who_uses_a_table_is_waited_for_and_nothing_is_dropped(database: Dat
         reader.execute("SELECT * FROM t")
         result = reset(database, "--yes", "--lock-timeout", "300ms")
     assert result.returncode == 1
-    assert "lock timeout" in result.stderr
+    assert "the server refused: canceling statement due to lock timeout; nothing was dropped" in result.stderr
+    assert "--lock-timeout 1min waits longer" in result.stderr
     assert "Traceback" not in result.stderr
     assert database.whole_dump() == before
 

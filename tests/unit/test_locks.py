@@ -27,6 +27,11 @@ def taken(tmp_path: Path, text: str) -> list[Lock]:
         ("ALTER TABLE a ADD CONSTRAINT f FOREIGN KEY (b) REFERENCES c", "SHARE ROW EXCLUSIVE"),
         ("ALTER TABLE a DISABLE TRIGGER t", "SHARE ROW EXCLUSIVE"),
         ("ALTER TABLE a VALIDATE CONSTRAINT c", None),
+        ("ALTER TABLE a VALIDATE CONSTRAINT c, ADD COLUMN b numeric(1, 2)", "ACCESS EXCLUSIVE"),
+        ("ALTER TABLE a ADD FOREIGN KEY (b, c) REFERENCES d (e, f)", "SHARE ROW EXCLUSIVE"),
+        ("ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES d, ALTER COLUMN b TYPE bigint", "ACCESS EXCLUSIVE"),
+        ("DROP SCHEMA IF EXISTS s CASCADE", "ACCESS EXCLUSIVE"),
+        ("DROP SCHEMA s", None),
         ("ALTER TABLE a ATTACH PARTITION b DEFAULT", None),
         ("ALTER TABLE a DETACH PARTITION b CONCURRENTLY", None),
         ("ALTER TABLE a DETACH PARTITION b", "ACCESS EXCLUSIVE"),
@@ -79,3 +84,33 @@ def test_what_a_file_includes_is_told_by_its_own_name(tmp_path: Path) -> None:
     [migration] = sql.read_folder(tmp_path).migrations
     [lock] = locks.of(safety.check(migration, tmp_path))
     assert (lock.file, lock.line, lock.statement) == ("part.inc", 3, "DROP VIEW v")
+
+
+def checked(tmp_path: Path, text: str) -> safety.Checked:
+    (tmp_path / "0001_a.sql").write_text(f"-- migrate: no-transaction\n{text}\n")
+    [migration] = sql.read_folder(tmp_path).migrations
+    return safety.check(migration, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("statement", "left", "not_left"),
+    [
+        ("CREATE INDEX CONCURRENTLY A_id ON s.T (created_at)", ("a_id", "t"), ("created_at", "t")),
+        ('CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS "A id" ON ONLY t (b)', ("A id", "t"), ("A id", "other")),
+        ("DROP INDEX CONCURRENTLY IF EXISTS s.a, b", ("b", "t"), ("t", "t")),
+        ("REINDEX INDEX CONCURRENTLY s.a", ("a_ccnew1", "t"), ("b_ccnew1", "t")),
+        ("REINDEX (VERBOSE) TABLE CONCURRENTLY s.t", ("a_ccnew", "t"), ("a_ccnew", "other")),
+        ("REINDEX TABLE CONCURRENTLY t", ("a_ccold", "t"), ("a", "t")),
+        ("REINDEX SCHEMA CONCURRENTLY s", ("a_ccnew", "t"), ("a", "t")),
+    ],
+)
+def test_what_a_file_that_was_cut_off_may_have_left(
+    tmp_path: Path, statement: str, left: tuple[str, str], not_left: tuple[str, str]
+) -> None:
+    items = locks.concurrent(checked(tmp_path, f"{statement};"))
+    assert any(item.is_left(*left) for item in items)
+    assert not any(item.is_left(*not_left) for item in items)
+
+
+def test_a_statement_that_is_not_concurrent_leaves_nothing(tmp_path: Path) -> None:
+    assert locks.concurrent(checked(tmp_path, "CREATE INDEX a ON t (b);\nVACUUM t;")) == []

@@ -130,3 +130,10 @@ def test_every_file_and_every_row_has_one_entry_in_order(files: list[int], rows:
     assert plan.count(State.MISSING) == len(set(rows) - set(files))
     late = [number for number in files if number not in rows and number < max(rows, default=-1)]
     assert len(plan.problems) == len(late) + plan.count(State.MISSING)
+
+
+def test_two_rows_of_one_number_are_a_problem() -> None:
+    plan = make_plan(folder("0001"), [row("0001"), row("1")])
+    assert [str(problem) for problem in plan.problems] == [
+        "0001 and 1: are two rows of the ledger for one number: delete the wrong one"
+    ]
