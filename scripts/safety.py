@@ -161,10 +161,15 @@ def check(migration: Migration, folder: Path) -> Checked:
     walk.transaction_control(migration.file, lexed, allowed=wrapper)
     walk.outside_a_transaction(migration.file, migration.text, lexed)
     walk.raw_variables()
-    walk.files[migration.file] = script.encode("utf-8")
+    walk.files[migration.file] = _as_psql_reads_it(script)
     problems = tuple(sorted(walk.problems, key=lambda problem: (problem.file, problem.line or 0)))
     variables = frozenset(walk.variables) - _PSQL_VARIABLES
     return Checked(migration, script, walk.includes, walk.files, variables, walk.uses_metas, problems)
+
+
+def _as_psql_reads_it(text: str) -> bytes:
+    """With the end of the last line, without which psql doesn't take `\\.` there for the end of COPY's data."""
+    return (text if text.endswith("\n") else f"{text}\n").encode("utf-8")
 
 
 def _wrapper(text: str, statements: list[Statement]) -> list[Statement]:
@@ -341,7 +346,7 @@ class _Walk:
             self.problem(file, meta.line, f"includes {path}, which isn't UTF-8 text")
             return
         self.includes[path] = text
-        self.files[path] = text.encode("utf-8")
+        self.files[path] = _as_psql_reads_it(text)
         lexed = self.visit(path, text, above)
         self.transaction_control(path, lexed, allowed=[])
         self.outside_a_transaction(path, text, lexed)

@@ -387,3 +387,12 @@ def test_the_second_files_of_those_pairs_would_notice(database: Database) -> Non
     """Bare psql in one session lets every state through."""
     for name, (before, after) in STATES.items():
         assert database.psql(text=f"{before}{after}").returncode != 0, name
+
+
+def test_copy_data_that_end_with_the_file(database: Database, folder: Path, mode: str) -> None:
+    """The last line has no end of its own, as some editors leave it."""
+    (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\n\\i part.inc\nCOPY a FROM stdin;\n2\n\\.")
+    (folder / "part.inc").write_text("COPY a FROM stdin;\n1\n\\.")
+    result = migrate(database, folder, mode)
+    assert result.returncode == 0, result.stderr
+    assert database.execute("SELECT id FROM a ORDER BY id") == [(1,), (2,)]
