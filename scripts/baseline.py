@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,18 +70,21 @@ def run(goal: Target, options: Options, console: Console) -> None:
         console.document(document)
         return
     last = int(options.to)
-    counting = Files(
-        folder=options.folder, left_out=[item.file for item in folder.files if item.repeatable or item.number > last]
-    )
-    differences = comparison.compare(goal, live, counting, all_roles=False, made_roles=True, again=again, console=console)
+    later = [item.file for item in folder.migrations if item.number > last]
+    repeated = [item.file for item in folder.repeatables]
+    counting = Files(folder=options.folder, left_out=[*later, *repeated])
+    compare = functools.partial(comparison.compare, goal, live, all_roles=False, made_roles=True, again=again, console=console)
+    differences = compare(counting)
+    if differences and repeated:  # whose work may be there as well, unless it takes what a later file makes
+        with contextlib.suppress(OpsError):
+            differences = min(differences, compare(Files(folder=options.folder, left_out=later)), key=len)
     comparison.show(differences, console)
     document["differences"] = comparison.document(differences)
     what = f"{counted(len(wanted), 'file')} of {shown(options.folder)} up to {options.to}"
-    repeated = f" (what {folder.repeatables[0].file} and its like make is no part of that)" if folder.repeatables else ""
     if differences and not options.accept_drift:
         raise Pending(
             f"{facts.database} is not what {what} make of it: {counted(len(differences), 'difference')}; nothing was recorded",
-            f"mend the one or the other; or, if that may be so{repeated}: {again} --accept-drift",
+            f"mend the one or the other; or, if that may be so: {again} --accept-drift",
             document,
         )
     console.say(

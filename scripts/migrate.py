@@ -50,6 +50,9 @@ def _show_plan(runner: Runner, console: Console, facts: Facts, plan: Plan) -> No
     """What would run, how, and which locks it would take."""
     planned: list[dict[str, Any]] = []
     started = [entry.migration for entry in plan.started]
+    for name in runner.left:
+        first = "would first run" if runner.options.resume else "--resume would first run"
+        console.say(f"  {first}: DROP INDEX CONCURRENTLY {name};  -- INVALID, left by the run that was cut off")
     for migration in plan.pending:
         how = "in a transaction" if migration.transactional else "outside a transaction"
         if migration in started:

@@ -26,6 +26,10 @@ class Options:
 
 def run(options: Options, env: Mapping[str, str], console: Console) -> None:
     """Writes the file, unless its number is taken here, on the git base or on another branch. Raises OpsError."""
+    if options.name.startswith("R__"):
+        raise UsageError(
+            f"{options.name}: a repeatable file has no number", f"begin {options.name}.sql yourself (rules: migrations/README.md)"
+        )
     words = naming.slug(options.name)
     local = sql.file_names(options.folder)
     base = git.base(options.folder, env)

@@ -120,7 +120,7 @@ def _repeatable(migration: Migration, row: Row | None) -> Entry:
 
 def _problem(entry: Entry, newest: Row | None, allow_out_of_order: bool) -> str:
     if entry.state is State.CHANGED:
-        return "was changed after it was applied"
+        return f"was changed after it was applied (if that may be so: invoke migrations.repair {entry.version})"
     if entry.state is State.MISSING:
         started = entry.row is not None and entry.row.state == "started"
         return f"{'was started and has not ended' if started else 'is applied'}, and its file is gone"

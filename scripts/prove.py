@@ -31,6 +31,7 @@ _PREFIXES = 24  # from which an upgrade is tried; of a longer folder, so many al
 _CUTS = 12  # in one file, likewise
 _SHOWN = 30  # lines of a difference
 _WIDTH = 66  # of the column of checks
+_REPLAY, _ANOTHER_DAY = "every file run again by force", "on another day"
 _CUT = "DO $$BEGIN RAISE EXCEPTION 'cut off here'; END$$;\n"
 # As an interruption leaves the index that was being built.
 _BREAK_INDEX = """UPDATE pg_catalog.pg_index SET indisvalid = false
@@ -130,6 +131,7 @@ def _tell(check: Check, started: Sequence[Future[tuple[Failure | None, float]]],
         console.say(f"  holds  {check.name:<{_WIDTH}}{seconds:6.1f} s")
         return said
     console.say(f"  FAILS  {check.name:<{_WIDTH}}{seconds:6.1f} s  {failure.file}")
+    console.say("         " + failure.what.partition("\n")[0])
     return {**said, "verdict": "fails", "file": failure.file, "what": failure.what, "diff": failure.diff}
 
 
@@ -141,7 +143,9 @@ def _end(told: Sequence[dict[str, Any]], options: Options, console: Console) -> 
         lines = first["diff"].split("\n") if first["diff"] else []
         rest = [f"... {len(lines) - _SHOWN} lines more (--json has all)"] if len(lines) > _SHOWN else []
         what = "\n  ".join([f"{first['check']}: {first['what']}", *lines[:_SHOWN], *rest])
-        raise OpsError(what, f"mend {first['file'] or 'the files'}, then: {options.again}", facts)
+        flag = {_REPLAY: "--no-replay", _ANOTHER_DAY: "--no-clock"}.get(first["check"])
+        instead = f"; or, if it isn't meant to bear that: {options.again} {flag}" if flag else ""
+        raise OpsError(what, f"mend {first['file'] or 'the files'}, then: {options.again}{instead}", facts)
     tried = [item for item in told if item["verdict"] != "not tried"]
     console.say(f"{counted(len(tried), 'check')}: all hold")
     console.document(facts)
@@ -191,9 +195,9 @@ class _Proof:
         """All that is tried, in the order in which it is told."""
         yield Check(name="applied, and applied again: nothing is left to do", tasks=[self.twice])
         if self.options.replay:
-            yield Check(name="every file run again by force", tasks=[self.replay])
+            yield Check(name=_REPLAY, tasks=[self.replay])
         else:
-            yield Check(name="every file run again by force", not_tried="--no-replay")
+            yield Check(name=_REPLAY, not_tried="--no-replay")
         if len(self.order) > 1:
             yield Check(name=f"stopped behind each file, and gone on: {counted(len(self.order) - 1, 'stop')}", tasks=[self.stops])
             chosen = _spread(range(1, len(self.order)), _PREFIXES)
@@ -207,9 +211,9 @@ class _Proof:
         yield Check(name="two runners at once", tasks=[self.two_runners])
         yield Check(name="a second database on the same server", tasks=[self.second_database])
         if self.options.clock:
-            yield Check(name="on another day", tasks=[self.another_day])
+            yield Check(name=_ANOTHER_DAY, tasks=[self.another_day])
         else:
-            yield Check(name="on another day", not_tried="--no-clock")
+            yield Check(name=_ANOTHER_DAY, not_tried="--no-clock")
         for mode, missing in builds.modes(self.env).items():
             yield Check(name=f"by the {mode.value} psql", tasks=[] if missing else [self.by(mode)], not_tried=missing)
 
@@ -336,7 +340,7 @@ class _Proof:
                 try:
                     database.by(mode).reach()
                 except OpsError as error:
-                    return Failure(file="", what=error.message.partition("\n")[0], not_tried=True)
+                    return Failure(file="", what=_missing(mode, error), not_tried=True)
                 database.by(mode).migrate(self.whole)
                 return self.compared(database)
 
@@ -378,8 +382,13 @@ def _builds_index(statement: Statement) -> bool:
     return statement.words[:1] == ("CREATE",) and "INDEX" in statement.words and "CONCURRENTLY" in statement.words
 
 
+def _missing(mode: Mode, error: OpsError) -> str:
+    return "its image can't be had (POSTGRES_IMAGE)" if mode is Mode.DOCKER else error.message.partition("\n")[0]
+
+
 def _failed(error: OpsError) -> Failure:
-    return Failure(file=str(error.facts.get("failed", "")), what=error.message)
+    """What was kept on a throwaway server is nobody's concern."""
+    return Failure(file=str(error.facts.get("failed", "")), what=error.message.partition("\n  kept: ")[0])
 
 
 def _failure(differences: Sequence[Difference], file: str, what: str) -> Failure | None:

@@ -110,6 +110,7 @@ class Runner:
     sleep: Callable[[float], None] = time.sleep
     folder: Folder = field(init=False, default=Folder(Path(), (), ()))
     checked: dict[str, Checked] = field(init=False, default_factory=dict)  # what was read through, by file
+    left: list[str] = field(init=False, default_factory=list)  # INVALID indexes that --resume drops first, for a plan
     _applied: list[Applied] = field(init=False, default_factory=list)
     _current: Checked | None = field(init=False, default=None)
     _blocked_by: tuple[Blocker, ...] = field(init=False, default=())
@@ -123,7 +124,7 @@ class Runner:
 
     def plan(self) -> tuple[Facts, Plan]:
         """What a run would do. Nothing is written: the server is only asked in transactions in which it would refuse to."""
-        return self._connected(self._observe)
+        return self._connected(self._looked)
 
     def apply(self) -> Outcome:
         """Applies what is pending. Raises OpsError; what was applied before stays, and another run goes on from there."""
@@ -172,7 +173,19 @@ class Runner:
             if self._current is None:
                 raise
             fate = explain.REHEARSED if self._rehearses else explain.fate(self._current, in_doubt=True)
-            raise Interrupted(f"interrupted in {self._current.migration.file}: {fate}", f"go on: {self.again}") from None
+            raise Interrupted(
+                f"interrupted in {self._current.migration.file}: {fate}", f"go on: {self._resuming(self._current)}"
+            ) from None
+
+    def _resuming(self, cut_off: Checked) -> str:
+        """The command that goes on behind a file that was cut off."""
+        return self.again if cut_off.migration.transactional or self._rehearses else f"{self.again} --resume"
+
+    def _looked(self, session: Session) -> tuple[Facts, Plan]:
+        facts, plan = self._observe(session)
+        again = [self.checked[entry.file] for entry in plan.started if entry.file in self.checked]
+        self.left = self._broken_indexes(session, again) if again else []
+        return facts, plan
 
     def _observe(self, session: Session) -> tuple[Facts, Plan]:
         self.folder, self.checked = safety.read_folder(self.options.folder)  # while psql connects
@@ -249,7 +262,7 @@ class Runner:
     @staticmethod
     def _broken_indexes(session: Session, started: Sequence[Checked]) -> list[str]:
         """The INVALID indexes that these files have left, qualified and quoted."""
-        found = [json.loads(line) for line in session.query(ledger.INVALID_INDEXES)]
+        found = [json.loads(line) for line in session.read(ledger.INVALID_INDEXES)]
         ours = [item for checked in started for item in locks.concurrent(checked)]
         return [index["qualified"] for index in found if any(item.is_left(index["name"], index["table"]) for item in ours)]
 

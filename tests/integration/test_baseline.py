@@ -109,3 +109,15 @@ def test_a_role_that_is_not_there_is_a_difference(database: Database, folder: Pa
     assert f"only in the files: ROLE {role}" in result.stdout
     assert f"GRANT SELECT ON TABLE public.a TO {role};" in result.stdout
     assert database.ledger() == {}
+
+
+def test_what_repeatable_files_make_may_be_there(database: Database, grown: Path) -> None:
+    database.execute("CREATE VIEW v AS SELECT id FROM a")
+    result = baseline(database, grown, "--to", "2", "--yes")
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert database.ledger() == {"0001": "applied", "0002": "applied"}
+    database.execute("CREATE VIEW another AS SELECT id FROM a")
+    database.execute("DROP TABLE schema_migrations")
+    result = baseline(database, grown, "--to", "2", "--yes")
+    assert result.returncode == 3
+    assert "1 difference; nothing was recorded" in result.stderr

@@ -197,7 +197,7 @@ def test_everything_that_is_wrong_is_listed_at_once_before_anything_is_written(d
     assert "nothing was applied" in result.stderr
     listed = [line.strip() for line in result.stderr.splitlines() if line.startswith("  ")]
     expected = {
-        "0001_a.sql: was changed after it was applied",
+        "0001_a.sql: was changed after it was applied (if that may be so: invoke migrations.repair 0001)",
         "0002_b.sql: is applied, and its file is gone",
         "0003_c.sql: is pending, and the newer 0004 is applied already (--allow-out-of-order lets it through)",
         "5_again.sql: has the same version as 0005_e.sql",
@@ -370,6 +370,8 @@ def test_a_no_transaction_file_that_failed_is_resumed(database: Database, folder
     assert '--resume first runs: DROP INDEX CONCURRENTLY public."A id";' in stopped.stderr
     assert f"run it again from its beginning: invoke migrate --dsn - --psql {mode}" in stopped.stderr
     assert stopped.stderr.rstrip().endswith("--resume")
+    planned = migrate(database, folder, mode, "--plan")
+    assert '  --resume would first run: DROP INDEX CONCURRENTLY public."A id";' in planned.stdout
     assert database.ledger() == {"0001": "applied", "0002": "started"}
     assert database.execute(invalid) == [('"A id"',)]
 

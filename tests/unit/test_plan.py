@@ -56,7 +56,7 @@ def test_versions_are_compared_as_numbers() -> None:
 def test_a_file_that_changed_is_a_problem() -> None:
     plan = make_plan(folder("0001"), [row("0001", checksum="other")])
     assert states(plan) == [("0001", "changed")]
-    assert problems(plan) == ["0001_a.sql: was changed after it was applied"]
+    assert problems(plan) == ["0001_a.sql: was changed after it was applied (if that may be so: invoke migrations.repair 0001)"]
 
 
 def test_an_older_ledger_has_no_checksums_to_compare() -> None:
@@ -116,7 +116,10 @@ def test_what_is_out_of_order_behind_to_stands_in_nobodys_way() -> None:
 
 def test_what_is_wrong_with_the_folder_comes_first() -> None:
     plan = make_plan(folder("0001", problems=(Problem("x.sql", None, "is empty"),)), [row("0001", checksum="other")])
-    assert problems(plan) == ["x.sql: is empty", "0001_a.sql: was changed after it was applied"]
+    assert problems(plan) == [
+        "x.sql: is empty",
+        "0001_a.sql: was changed after it was applied (if that may be so: invoke migrations.repair 0001)",
+    ]
 
 
 versions = st.lists(st.integers(0, 30), unique=True).map(sorted)
