@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from scripts import scratch
 from tests.database import ENV, ROOT, invoke, invoke_argv
-from tests.proofs import DEADLINE, wait_until
+from tests.proofs import DEADLINE
 
 pytestmark = pytest.mark.once
 
@@ -63,18 +65,16 @@ def good(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("version", ["16", "18"])
-def test_files_that_bear_everything(good: Path, version: str) -> None:
-    code, document, checks = prove(good, "--no-clock", "--postgres-version", version)
+def test_files_that_bear_everything(good: Path) -> None:
+    code, document, checks = prove(good, "--no-clock", "--postgres-version", "18")
     assert failed(checks) == {}, document
     assert code == 0
     assert checks[CUT_OFF]["verdict"] == "holds"
     assert checks[ANOTHER_DAY] == {"check": ANOTHER_DAY, "verdict": "not tried", "seconds": 0, "why": "--no-clock"}
-    assert document["version"] == int(version)
+    assert document["version"] == 18
 
 
 NOT_IDEMPOTENT = {
-    "fails": "CREATE TABLE b (id int);\n",
     "adds to the schema": "ALTER TABLE a ADD CHECK (id > 0);\n",
 }
 
@@ -199,23 +199,30 @@ def test_files_that_cannot_be_applied_at_all(folder: Path) -> None:
     assert "holds no migrations" in result.stderr
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A temp folder that servers which run as another account reach: pytest closes its own to them."""
+    name = Path(tempfile.mkdtemp(prefix="serving-prove-"))
+    yield name
+    shutil.rmtree(name)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT can't be sent to one process there")
-def test_an_interruption_leaves_nothing(good: Path, tmp_path: Path) -> None:
-    place = tmp_path / "temp"
-    place.mkdir()
+def test_an_interruption_leaves_nothing(good: Path, place: Path) -> None:
     env = {**ENV, "TMPDIR": str(place)}
     argv = invoke_argv("migrations.prove", "--migrations-dir", str(good))
     process = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        wait_until(lambda: "once, as the measure" in str(process.stdout and process.stdout.readline()), "the checks begin")
+        said = next((line for line in process.stdout if "once, as the measure" in line), "")
+        assert said, process.communicate()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert [path.name for path in place.iterdir() if path.name.startswith(scratch.PREFIX)] == []
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(place) not in running
-    assert tempfile.gettempdir() != str(place)
