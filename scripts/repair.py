@@ -44,7 +44,15 @@ def run(goal: Target, options: Options, console: Console) -> None:
     entry = goal.ask(lambda session: _entry(session, options, again), wait=options.wait)
     what, statement = _repair(entry, goal)
     console.say(what)
-    document = {"target": str(goal.dsn), "version": entry.version, "state": entry.state.value, "repair": what, "written": False}
+    document = {
+        "target": str(goal.dsn),
+        "version": entry.version,
+        "file": entry.file,
+        "state": entry.state.value,
+        "checksum_in_ledger": entry.row.checksum if entry.row else None,
+        "checksum_of_file": entry.migration.checksum if entry.migration else None,
+        "written": False,
+    }
     if options.plan_only:
         console.say("nothing was written")
         console.document(document)
@@ -53,7 +61,7 @@ def run(goal: Target, options: Options, console: Console) -> None:
     console.confirm_by_name(question, name, yes=options.target == name, again=again, flag=f"--target {quoted(name)}")
     with explain.refusals(goal, again):
         goal.ask(lambda session: _write(session, entry, statement, goal, options, again, console))
-    console.say(f"{entry.file}: done; `invoke status` shows it")
+    console.say(f"{entry.file}: done; shown by: {f'invoke status {goal.flags}'.rstrip()}")
     console.document({**document, "written": True})
 
 
@@ -95,7 +103,7 @@ def _repair(entry: Entry, goal: Target) -> tuple[str, str]:
         return what, ledger.forgotten(row)
     way = {
         State.MISSING: "put the file back (git log finds it)",
-        State.APPLIED: "there is nothing to repair",
+        State.APPLIED: f"invoke status {goal.flags}".rstrip(),
     }.get(entry.state, f"invoke migrate {goal.flags}".rstrip())
     raise OpsError(f"{entry.file} is {entry.state.value}: only what is changed or started can be repaired", way)
 
