@@ -1133,7 +1133,7 @@ def test_a_member_who_may_not_become_the_owner_is_told_before_anything_runs(app:
     words = ("migrate", "--dsn", "-", "--migrations-dir", str(folder))
     refused = invoke(*words, stdin=uri)
     assert refused.returncode == 1
-    statement = f"GRANT serving_owner TO {member} WITH SET TRUE;"
+    statement = f"GRANT serving_owner TO {member} WITH INHERIT TRUE, SET TRUE;"
     assert f"an administrator runs: {statement}" in refused.stderr
     app.database.execute(statement)
     assert invoke(*words, stdin=uri).returncode == 0

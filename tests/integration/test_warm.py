@@ -115,8 +115,17 @@ def cold(*words: str, cwd: Path = ROOT, stdin: str = "", env: Mapping[str, str] 
 
 @pytest.mark.parametrize("name", tasks.namespace.task_names)
 def test_every_command_imports_what_it_needs(name: str, tmp_path: Path) -> None:
-    refused = {"quickstart": ["--postgres-version", "12"], "up": ["--postgres-version", "12"], "down": ["--purge"]}
-    result = cold(name, *refused.get(name, ["--env-file", str(tmp_path / "nowhere.env")]))
+    nowhere, no_settings = ["--migrations-dir", str(tmp_path / "nowhere")], ["--env-file", str(tmp_path / "nowhere.env")]
+    refused = {
+        "quickstart": ["--postgres-version", "12"],
+        "up": ["--postgres-version", "12"],
+        "down": ["--purge"],
+        "migrations.lint": nowhere,
+        "migrations.new": ["a table", *nowhere],
+        "migrations.prove": nowhere,
+        "migrations.repair": ["0001", *no_settings],
+    }
+    result = cold(name, *refused.get(name, no_settings))
     assert "Traceback" not in result.stderr
     assert result.returncode == 2 or name == "down", result.stderr  # of a server that was never up there is nothing to delete
 
