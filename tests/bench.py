@@ -257,7 +257,8 @@ def page(times: Times, others: Mapping[str, list[float]], found: Sequence[Promis
 Whole processes, medians of {runs} runs, or of as many as stand in brackets. A file makes a table and puts three rows into it.
 Everybody gets the same SQL, a new database for each run, and the same server with its settings as they come. Its data are in
 memory where the system has a folder there (Linux), so that the tools are measured and not the disk, which varies more than they
-differ; what says "on a disk" is not. All take turns, and a ratio is the median of those in one round, as a machine's speed drifts.
+differ; what says "on a disk" is not. All take turns, and a ratio is the median of those in one round, as a machine's speed
+drifts.
 
 {table(cells)}
 
