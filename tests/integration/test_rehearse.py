@@ -199,6 +199,6 @@ def test_who_holds_a_lock_is_said(database: Database, folder: Path) -> None:
     (folder / "0002_b.sql").write_text("ALTER TABLE a ADD COLUMN b int;\n")
     with psycopg.connect(database.uri) as reader:
         reader.execute("LOCK TABLE a IN ACCESS SHARE MODE")
-        result = migrate(database, folder, "embedded", "--rehearse", "--lock-timeout", "600ms")
+        result = migrate(database, folder, "embedded", "--rehearse", "--lock-timeout", "3s")
     assert result.returncode == 1
     assert "  held by PID" in result.stderr
