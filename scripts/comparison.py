@@ -104,7 +104,7 @@ def compare(
     theirs = schema.read(text)
     if not live.facts.ledger:  # what the runner itself would add is no drift of a database that it never ran on
         theirs = [thing for thing in theirs if thing.schema != "public" or not _LEDGER.search(thing.name)]
-    missing = sorted(roles - live.roles - {embedded.ADMIN}) if made_roles else []
+    missing = sorted(name for name in roles - live.roles - {embedded.ADMIN} if not name.startswith("pg_")) if made_roles else []
     theirs += [Thing(type="ROLE", schema="", name=name, statements=(f"CREATE ROLE {identifier(name)};",)) for name in missing]
     if not all_roles:
         both = (live.roles & roles) | set(missing)
