@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from scripts import comparison, explain, git, ledger, lock, runner, safety
-from scripts.comparison import Files, Live
+from scripts.comparison import Files
 from scripts.console import Console, one_line
 from scripts.errors import OpsError, Pending, UsageError, counted
 from scripts.plan import make_plan
 from scripts.psql import Session
-from scripts.settings import MIGRATIONS, shown
-from scripts.shell import quoted
+from scripts.settings import MIGRATIONS, folder_flag, shown
 from scripts.sql import Migration
 from scripts.target import Target
 
@@ -34,8 +33,7 @@ class Options:
 
     def again(self, target: Target) -> str:
         """The command that was given, but for what it was allowed."""
-        folder = [f"--migrations-dir {quoted(self.folder)}"] if self.folder != MIGRATIONS else []
-        return " ".join(filter(None, ["invoke migrations.baseline", target.flags, *folder, f"--to {self.to}"]))
+        return " ".join(filter(None, ["invoke migrations.baseline", target.flags, *folder_flag(self.folder), f"--to {self.to}"]))
 
 
 def run(goal: Target, options: Options, console: Console) -> None:
@@ -46,13 +44,9 @@ def run(goal: Target, options: Options, console: Console) -> None:
     again = options.again(goal)
     folder, _ = safety.read_folder(options.folder)
 
-    def look(session: Session) -> tuple[Live, list[ledger.Row]]:
-        live = comparison.look(session)
-        return live, ledger.rows(session.read(ledger.ROWS)) if live.facts.ledger else []
-
-    live, rows = goal.ask(look, wait=options.wait)
+    live = goal.ask(comparison.look, wait=options.wait)
     facts = live.facts
-    plan = make_plan(folder, rows, to=options.to, allow_out_of_order=True)
+    plan = make_plan(folder, live.rows, to=options.to, allow_out_of_order=True)
     console.say(f"target: {goal.dsn} (PostgreSQL {facts.version})")
     if plan.problems:
         raise safety.refusal(plan.problems, options.folder, again)
@@ -106,8 +100,8 @@ def run(goal: Target, options: Options, console: Console) -> None:
 def _record(session: Session, goal: Target, wanted: list[Migration], options: Options, again: str, console: Console) -> None:
     goal.refuse_pooler(session, again)
     lock.acquire(session, wait=options.lock_wait, again=again, note=console.note)
-    facts = ledger.facts(session.read(ledger.FACTS))
-    taken = {row.number for row in ledger.rows(session.read(ledger.ROWS))} if facts.ledger else set()
+    facts, rows = ledger.observe(session.read)
+    taken = {row.number for row in rows}
     meanwhile = [one_line(migration.file) for migration in wanted if migration.number in taken]
     if meanwhile:
         raise OpsError(f"another runner has recorded {', '.join(meanwhile)} meanwhile; nothing was written", again)

@@ -20,7 +20,7 @@ from scripts.catalogs import identifier
 from scripts.clients import Mode
 from scripts.console import Console, one_line, silent
 from scripts.errors import Interrupted, OpsError
-from scripts.ledger import Facts
+from scripts.ledger import Facts, Row
 from scripts.psql import PsqlError, Session
 from scripts.runner import Options, Runner
 from scripts.schema import Difference, Side, Thing
@@ -63,14 +63,17 @@ class Live:
     """What a comparison has to know of the database."""
 
     facts: Facts
+    rows: Sequence[Row]  # of its ledger
     roles: frozenset[str]  # of its server
     settings: Mapping[str, str]  # those that files are read by
 
 
 def look(session: Session) -> Live:
     """Asks the database."""
+    facts, rows = ledger.observe(session.read)
     return Live(
-        facts=ledger.facts(session.read(ledger.FACTS)),
+        facts=facts,
+        rows=rows,
         roles=_roles(session),
         settings=json.loads("".join(session.read(_SETTINGS))),
     )

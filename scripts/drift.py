@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts import comparison, ledger, safety
-from scripts.comparison import Files, Live
+from scripts.comparison import Files
 from scripts.console import Console, one_line
 from scripts.errors import ExitCode, counted
 from scripts.plan import Entry, State, make_plan
-from scripts.psql import Session
-from scripts.settings import MIGRATIONS, shown
-from scripts.shell import quoted
+from scripts.settings import MIGRATIONS, folder_flag, shown
 from scripts.target import Target
 
 
@@ -33,13 +31,9 @@ def run(goal: Target, options: Options, console: Console) -> ExitCode:
     """
     found, _ = safety.read_folder(options.folder)
 
-    def look(session: Session) -> tuple[Live, list[ledger.Row]]:
-        live = comparison.look(session)
-        return live, ledger.rows(session.read(ledger.ROWS)) if live.facts.ledger else []
-
-    live, rows = goal.ask(look, wait=options.wait)
+    live = goal.ask(comparison.look, wait=options.wait)
     facts = live.facts
-    plan = make_plan(found, rows, to=options.to)
+    plan = make_plan(found, live.rows, to=options.to)
     console.say(f"target: {goal.dsn} (PostgreSQL {facts.version})")
     files = [entry for entry in plan.entries if entry.migration is not None]
     left_out = [entry for entry in files if not _counts(entry, facts, options.to)]
@@ -82,7 +76,7 @@ def _counts(entry: Entry, facts: ledger.Facts, to: str | None) -> bool:
 def _flags(options: Options) -> list[str]:
     """The flags that ask for the same again, as a shell takes them."""
     return [
-        *([f"--migrations-dir {quoted(options.folder)}"] if options.folder != MIGRATIONS else []),
+        *folder_flag(options.folder),
         *([f"--to {options.to}"] if options.to else []),
         *(["--roles"] if options.all_roles else []),
     ]

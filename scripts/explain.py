@@ -139,7 +139,7 @@ def fate(checked: Checked, *, in_doubt: bool = False) -> str:
 
 def uses_gexec(checked: Checked) -> bool:
     """Whether a file runs SQL that no reading can know."""
-    metas = (meta for text in (checked.script, *checked.includes.values()) for meta in lexer.lex(text).metas)
+    metas = (meta for text in checked.texts.values() for meta in lexer.lex(text).metas)
     return any(meta.name == "gexec" for meta in metas)
 
 

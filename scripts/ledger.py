@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from scripts import __version__
@@ -111,6 +111,12 @@ def rows(lines: Iterable[str]) -> list[Row]:
     """The answer to ROWS."""
     known = Row.__dataclass_fields__.keys()
     return [Row(**{key: value for key, value in json.loads(line).items() if key in known}) for line in lines]
+
+
+def observe(read: Callable[[str], Iterable[str]]) -> tuple[Facts, list[Row]]:
+    """What the server says of itself, and the rows of its ledger, none where there is none; `read` asks it."""
+    said = facts(read(FACTS))
+    return said, rows(read(ROWS)) if said.ledger else []
 
 
 _RECORDED = ("name", "checksum", "applied_at", "applied_by", "duration_ms", "state", "tool_version", "git_revision")

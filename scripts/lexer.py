@@ -45,6 +45,7 @@ _SPACE = re.compile(rf"{_BLANK}*")
 _ROUTINE = re.compile(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE)\b")
 _NUMBER = re.compile(r"[0-9][0-9_]*(\.[0-9_]*)?([eE][0-9_]*)?|0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+")
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
+_ANY_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _META_NAME = re.compile(r"[^ \t\n\f\v\\]*")
 _WHOLE_LINE = frozenset({"copy", "!", "h", "help", "ef", "ev", "sf", "sv"})  # their argument is the rest of the line
 # Meta-commands that send what stands before them, as a semicolon does.
@@ -135,6 +136,11 @@ def as_sql(text: str, *, variables: bool = True) -> str:
         pieces += [text[at:start], kept]
         at = end
     return "".join([*pieces, text[at:]])
+
+
+def uncommented(text: str, statement: Statement) -> str:
+    """A statement's text with a blank for each comment."""
+    return _ANY_COMMENT.sub(" ", text[statement.start : statement.end]).strip()
 
 
 def tokens(text: str) -> Iterator[tuple[str, str, int]]:

@@ -24,49 +24,45 @@ BLOCKS = {
 }
 _SHOWN = 70  # characters of a statement
 _IN_PARENTHESES = re.compile(r"\([^()]*\)|'(?:[^']|'')*'")
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _NAME = r'(?:"(?:[^"]|"")*"|[\w$]+)(?:\s*\.\s*(?:"(?:[^"]|"")*"|[\w$]+))*'
 # The statement as it begins -> the lock. The first that fits counts; None: nobody feels it.
-_LOCKS: tuple[tuple[re.Pattern[str], str | None], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), mode)
-    for pattern, mode in (
-        (rf"create\s+(?:unique\s+)?index\s+concurrently\b.*?\bon\s+(?:only\s+)?(?P<name>{_NAME})", None),
-        (rf"create\s+(?:unique\s+)?index\b.*?\bon\s+(?:only\s+)?(?P<name>{_NAME})", SHARE),
-        (r"drop\s+index\s+concurrently\b", None),
-        (r"reindex\b.*?\bconcurrently\b", None),
-        (rf"reindex\s+(?:\(.*?\)\s*)?(?:index|table|schema|database|system)\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
-        (rf"create\s+(?:or\s+replace\s+)?(?:constraint\s+)?trigger\b.*?\bon\s+(?P<name>{_NAME})", SHARE_ROW_EXCLUSIVE),
-        (rf"create\s+(?:or\s+replace\s+)?(?:rule|policy)\b.*?\b(?:on|to)\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
-        (rf"(?:alter|drop)\s+(?:policy|rule|trigger)\b.*?\bon\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
-        (rf"create\s+or\s+replace\s+view\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
-        (rf"refresh\s+materialized\s+view\s+concurrently\s+(?P<name>{_NAME})", EXCLUSIVE),
-        (rf"refresh\s+materialized\s+view\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
-        (rf"create\s+table\b.*?\breferences\s+(?P<name>{_NAME})", SHARE_ROW_EXCLUSIVE),
-        (rf"create\s+table\b.*?\bpartition\s+of\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
-        (rf"alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<name>{_NAME})\s*\*?\s+validate\s+constraint\b", None),
-        (rf"alter\s+table\s+(?:if\s+exists\s+)?(?P<name>{_NAME})\s+attach\s+partition\b", None),
-        (rf"alter\s+table\s+(?:if\s+exists\s+)?(?P<name>{_NAME})\s+detach\s+partition\s+{_NAME}\s+concurrently\b", None),
-        (
-            rf"alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<name>{_NAME})\s*\*?\s+(?:enable|disable)\s+trigger\b",
-            SHARE_ROW_EXCLUSIVE,
-        ),
-        (
-            rf"alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<name>{_NAME})\s*\*?\s+add\s+(?:constraint\s+{_NAME}\s+)?foreign\s+key\b",
-            SHARE_ROW_EXCLUSIVE,
-        ),
-        (
-            rf"alter\s+(?:foreign\s+)?(?:table|view|materialized\s+view)\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<name>{_NAME})",
-            ACCESS_EXCLUSIVE,
-        ),
-        (
-            rf"drop\s+(?:foreign\s+)?(?:table|view|materialized\s+view|index|sequence)\s+(?:if\s+exists\s+)?(?P<name>{_NAME})",
-            ACCESS_EXCLUSIVE,
-        ),
-        (rf"drop\s+schema\s+(?:if\s+exists\s+)?(?P<name>{_NAME}).*\bcascade\b", ACCESS_EXCLUSIVE),
-        (rf"truncate\s+(?:table\s+)?(?:only\s+)?(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
-        (rf"cluster\s+(?:verbose\s+)?(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
-        (rf"vacuum\s+(?:\([^)]*\bfull\b[^)]*\)|full)\s*(?:freeze\s+|verbose\s+|analyze\s+)*(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
-    )
+_LOCKS: tuple[tuple[str, str | None], ...] = (
+    (rf"create\s+(?:unique\s+)?index\s+concurrently\b.*?\bon\s+(?:only\s+)?(?P<name>{_NAME})", None),
+    (rf"create\s+(?:unique\s+)?index\b.*?\bon\s+(?:only\s+)?(?P<name>{_NAME})", SHARE),
+    (r"drop\s+index\s+concurrently\b", None),
+    (r"reindex\b.*?\bconcurrently\b", None),
+    (rf"reindex\s+(?:\(.*?\)\s*)?(?:index|table|schema|database|system)\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
+    (rf"create\s+(?:or\s+replace\s+)?(?:constraint\s+)?trigger\b.*?\bon\s+(?P<name>{_NAME})", SHARE_ROW_EXCLUSIVE),
+    (rf"create\s+(?:or\s+replace\s+)?(?:rule|policy)\b.*?\b(?:on|to)\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
+    (rf"(?:alter|drop)\s+(?:policy|rule|trigger)\b.*?\bon\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
+    (rf"create\s+or\s+replace\s+view\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
+    (rf"refresh\s+materialized\s+view\s+concurrently\s+(?P<name>{_NAME})", EXCLUSIVE),
+    (rf"refresh\s+materialized\s+view\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
+    (rf"create\s+table\b.*?\breferences\s+(?P<name>{_NAME})", SHARE_ROW_EXCLUSIVE),
+    (rf"create\s+table\b.*?\bpartition\s+of\s+(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
+    (rf"alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<name>{_NAME})\s*\*?\s+validate\s+constraint\b", None),
+    (rf"alter\s+table\s+(?:if\s+exists\s+)?(?P<name>{_NAME})\s+attach\s+partition\b", None),
+    (rf"alter\s+table\s+(?:if\s+exists\s+)?(?P<name>{_NAME})\s+detach\s+partition\s+{_NAME}\s+concurrently\b", None),
+    (
+        rf"alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<name>{_NAME})\s*\*?\s+(?:enable|disable)\s+trigger\b",
+        SHARE_ROW_EXCLUSIVE,
+    ),
+    (
+        rf"alter\s+table\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<name>{_NAME})\s*\*?\s+add\s+(?:constraint\s+{_NAME}\s+)?foreign\s+key\b",
+        SHARE_ROW_EXCLUSIVE,
+    ),
+    (
+        rf"alter\s+(?:foreign\s+)?(?:table|view|materialized\s+view)\s+(?:if\s+exists\s+)?(?:only\s+)?(?P<name>{_NAME})",
+        ACCESS_EXCLUSIVE,
+    ),
+    (
+        rf"drop\s+(?:foreign\s+)?(?:table|view|materialized\s+view|index|sequence)\s+(?:if\s+exists\s+)?(?P<name>{_NAME})",
+        ACCESS_EXCLUSIVE,
+    ),
+    (rf"drop\s+schema\s+(?:if\s+exists\s+)?(?P<name>{_NAME}).*\bcascade\b", ACCESS_EXCLUSIVE),
+    (rf"truncate\s+(?:table\s+)?(?:only\s+)?(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
+    (rf"cluster\s+(?:verbose\s+)?(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
+    (rf"vacuum\s+(?:\([^)]*\bfull\b[^)]*\)|full)\s*(?:freeze\s+|verbose\s+|analyze\s+)*(?P<name>{_NAME})", ACCESS_EXCLUSIVE),
 )
 _LOCK_TABLE = re.compile(
     rf"lock\s+(?:table\s+)?(?:only\s+)?(?P<name>{_NAME}).*?(?:\bin\s+(?P<mode>[a-z\s]+?)\s+mode\b|$)", re.IGNORECASE | re.DOTALL
@@ -96,14 +92,13 @@ class Lock:
 
 def of(checked: Checked) -> list[Lock]:
     """The locks of a file and of what it includes, in order; those that keep nobody from reading or writing aren't told."""
-    texts = {checked.migration.file: checked.script, **checked.includes}
     made: set[str] = set()  # by the file itself: nobody else sees them yet
-    return [lock for file, text in texts.items() for lock in _in(file, text, made)]
+    return [lock for file, text in checked.texts.items() for lock in _in(file, text, made)]
 
 
 def _in(file: str, text: str, made: set[str]) -> Iterator[Lock]:
     for statement in lexer.lex(text).statements:
-        sql = _COMMENT.sub(" ", text[statement.start : statement.end]).strip()
+        sql = lexer.uncommented(text, statement)
         new = re.match(
             rf"create\s+(?:unlogged\s+|temp(?:orary)?\s+)?(?:table|materialized\s+view)\s+(?!if\b)(?P<name>{_NAME})",
             sql,
@@ -125,7 +120,7 @@ def _lock(sql: str) -> tuple[str, str] | None:
         return (mode, table["name"]) if mode in BLOCKS else None
     several = sql[:11].lower().startswith("alter") and "," in _IN_PARENTHESES.sub("", sql)
     for pattern, taken in _LOCKS:
-        match = pattern.match(sql)
+        match = re.match(pattern, sql, re.IGNORECASE | re.DOTALL)  # compiled once it is needed: all of them take 15 ms
         if match and several and taken != ACCESS_EXCLUSIVE:
             continue  # one action takes a weaker lock, and another may not
         if match:
@@ -151,9 +146,9 @@ class Concurrent:
 def concurrent(checked: Checked) -> list[Concurrent]:
     """Those of a file and of what it includes."""
     found = []
-    for text in (checked.script, *checked.includes.values()):
+    for text in checked.texts.values():
         for statement in lexer.lex(text).statements:
-            match = _CONCURRENT.match(_COMMENT.sub(" ", text[statement.start : statement.end]).strip())
+            match = _CONCURRENT.match(lexer.uncommented(text, statement))
             if match and match["made"]:
                 found.append(Concurrent(index=_last(match["made"]), table=_last(match["on"])))
             elif match and match["dropped"]:

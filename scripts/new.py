@@ -11,7 +11,7 @@ from scripts.console import Console
 from scripts.errors import OpsError, UsageError
 from scripts.git import Branch
 from scripts.naming import Taken
-from scripts.settings import MIGRATIONS, shown
+from scripts.settings import folder_flag, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,4 +140,4 @@ def _again(options: Options) -> Callable[[int], str]:
 
 
 def _folder_flag(options: Options) -> str:
-    return "" if options.folder == MIGRATIONS else f" --migrations-dir {shell.quoted(options.folder)}"
+    return "".join(f" {flag}" for flag in folder_flag(options.folder))

@@ -17,7 +17,6 @@ from scripts.target import Target
 _EXTENSION = re.compile(
     r'create\s+extension\s+(?:if\s+not\s+exists\s+)?(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[\w$]+))', re.IGNORECASE
 )
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 # `azure.extensions` is the list of those that a flexible server allows; on any other server, there is no such setting.
 # Source: https://learn.microsoft.com/azure/postgresql/extensions/how-to-allow-extensions
 _QUERY = """SELECT pg_catalog.json_build_object(
@@ -52,13 +51,13 @@ def wanted(files: Iterable[Checked]) -> list[Wanted]:
     """The extensions that files make, in order."""
     found = []
     for checked in files:
-        for file, text in {checked.migration.file: checked.script, **checked.includes}.items():
+        for file, text in checked.texts.items():
             if not re.search(r"\bextension\b", text, re.IGNORECASE):
                 continue
             as_user = False
             for statement in lexer.lex(text).statements:
                 as_user |= statement.words[:2] == ("RESET", "ROLE")
-                match = _EXTENSION.match(_COMMENT.sub(" ", text[statement.start : statement.end]).strip())
+                match = _EXTENSION.match(lexer.uncommented(text, statement))
                 # Under \if, whether it runs at all is decided there, perhaps by what the server has.
                 if statement.words[:2] == ("CREATE", "EXTENSION") and match and not statement.depth:
                     name = match["quoted"].replace('""', '"') if match["quoted"] else match["plain"].lower()

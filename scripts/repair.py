@@ -10,7 +10,7 @@ from scripts.console import Console
 from scripts.errors import OpsError, UsageError
 from scripts.plan import Entry, State, make_plan
 from scripts.psql import Session
-from scripts.settings import MIGRATIONS
+from scripts.settings import MIGRATIONS, folder_flag
 from scripts.shell import quoted
 from scripts.target import Target
 
@@ -28,8 +28,7 @@ class Options:
 
     def again(self, target: Target) -> str:
         """The command that was given."""
-        folder = [f"--migrations-dir {quoted(self.folder)}"] if self.folder != MIGRATIONS else []
-        return " ".join(filter(None, ["invoke migrations.repair", quoted(self.version), target.flags, *folder]))
+        return " ".join(filter(None, ["invoke migrations.repair", quoted(self.version), target.flags, *folder_flag(self.folder)]))
 
 
 def run(goal: Target, options: Options, console: Console) -> None:
@@ -68,12 +67,12 @@ def run(goal: Target, options: Options, console: Console) -> None:
 def _entry(session: Session, options: Options, again: str) -> Entry:
     """What the ledger and the folder say of the version."""
     folder, _ = safety.read_folder(options.folder)
-    facts = ledger.facts(session.read(ledger.FACTS))
+    facts, rows = ledger.observe(session.read)
     if not facts.ledger:
         raise OpsError(f"{facts.database} has no ledger", "invoke migrate makes it")
     if folder.problems:
         raise safety.refusal(folder.problems, options.folder, again)
-    plan = make_plan(folder, ledger.rows(session.read(ledger.ROWS)))
+    plan = make_plan(folder, rows)
     found = [entry for entry in plan.entries if options.version in (entry.version, entry.file) or _same(entry, options.version)]
     if not found:
         raise UsageError(f"{options.version}: neither a file nor a row has this version", "invoke status lists them")

@@ -24,8 +24,7 @@ from scripts.ledger import Facts, Row
 from scripts.plan import Plan, make_plan
 from scripts.psql import NOT_ALLOWED, Message, PsqlError, Session, Step
 from scripts.safety import Checked
-from scripts.settings import MIGRATIONS
-from scripts.shell import quoted
+from scripts.settings import MIGRATIONS, folder_flag
 from scripts.sql import Folder, Migration
 from scripts.target import Target
 
@@ -51,8 +50,7 @@ class Options:
     @property
     def flags(self) -> Iterator[str]:
         """The flags that ask for the same again, as a shell takes them; --resume is asked for each time."""
-        if self.folder != MIGRATIONS:
-            yield f"--migrations-dir {quoted(self.folder)}"
+        yield from folder_flag(self.folder)
         if self.to is not None:
             yield f"--to {self.to}"
         if self.lock_timeout != LOCK_TIMEOUT:
@@ -113,7 +111,6 @@ class Runner:
     left: list[str] = field(init=False, default_factory=list)  # INVALID indexes that --resume drops first, for a plan
     _applied: list[Applied] = field(init=False, default_factory=list)
     _current: Checked | None = field(init=False, default=None)
-    _blocked_by: tuple[Blocker, ...] = field(init=False, default=())
     _rehearses: bool = field(init=False, default=False)
 
     @property
@@ -190,8 +187,8 @@ class Runner:
     def _observe(self, session: Session) -> tuple[Facts, Plan]:
         self.folder, self.checked = safety.read_folder(self.options.folder)  # while psql connects
         self.target.refuse_pooler(session, self.again)
-        facts = ledger.facts(session.read(ledger.FACTS))
-        plan = self._planned(ledger.rows(session.read(ledger.ROWS)) if facts.ledger else [])
+        facts, rows = ledger.observe(session.read)
+        plan = self._planned(rows)
         pending = [self.checked[migration.file] for migration in plan.pending]
         preflight.check(session, self.target, facts.user, facts.group, pending, self.again)
         return facts, plan
@@ -220,8 +217,8 @@ class Runner:
     def _locked(self, session: Session) -> tuple[Facts, Plan]:
         """Takes the lock, and looks again: another runner may have done it while we waited."""
         lock.acquire(session, wait=self.options.lock_wait, again=self.again, note=self.console.note)
-        facts = ledger.facts(session.read(ledger.FACTS))
-        return facts, self._planned(ledger.rows(session.read(ledger.ROWS)) if facts.ledger else [])
+        facts, rows = ledger.observe(session.read)
+        return facts, self._planned(rows)
 
     def _planned(self, rows: Sequence[Row]) -> Plan:
         plan = make_plan(self.folder, rows, to=self.options.to, allow_out_of_order=self.options.allow_out_of_order)
@@ -278,8 +275,7 @@ class Runner:
                 for migration, milliseconds in self._timed(checked, session.run(steps, files), watch):
                     self._applied.append(Applied(version=migration.version, name=migration.name, duration_ms=milliseconds))
             except PsqlError as error:
-                self._blocked_by = watch.seen
-                raise self._failure(error, checked, len(self._applied) - before, facts.group) from None
+                raise self._failure(error, checked, len(self._applied) - before, facts.group, watch.seen) from None
         return self._recheck(session, checked)
 
     def _watching(self, session: Session) -> blockers.Watch:
@@ -287,16 +283,13 @@ class Runner:
         after = min(_LONG, timeout / 2) if timeout else _LONG
         return blockers.Watch(self.target, int(session.query(ledger.BACKEND)[0]), after=after, note=self.console.note)
 
-    def _timed(
-        self, checked: Sequence[Checked], done: Iterator[Step], watch: blockers.Watch | None = None
-    ) -> Iterator[tuple[Migration, int]]:
+    def _timed(self, checked: Sequence[Checked], done: Iterator[Step], watch: blockers.Watch) -> Iterator[tuple[Migration, int]]:
         """Each file with its milliseconds as soon as it is through, and what is shown meanwhile."""
         width = max(len(item.migration.file) for item in checked)
         with self.console.progress(len(checked)) as advance:
             self._current = checked[0]
             advance("", checked[0].migration.file)
-            if watch:
-                watch.begins(checked[0].migration.file)
+            watch.begins(checked[0].migration.file)
             began = time.monotonic()
             for index, _ in enumerate(done):
                 migration, now = checked[index].migration, time.monotonic()
@@ -304,16 +297,17 @@ class Runner:
                 self._current = checked[index + 1] if index + 1 < len(checked) else None
                 following = self._current.migration.file if self._current else ""
                 advance(f"  {migration.file.ljust(width)}  {milliseconds:>6} ms", following)
-                if watch:
-                    watch.begins(following)
+                watch.begins(following)
                 yield migration, milliseconds
 
-    def _failure(self, error: PsqlError, checked: Sequence[Checked], done: int, group: str | None) -> OpsError:
+    def _failure(
+        self, error: PsqlError, checked: Sequence[Checked], done: int, group: str | None, blocked_by: Sequence[Blocker]
+    ) -> OpsError:
         failed = checked[done]
         facts = [vars(item) for item in self._applied]
         total = len(self._applied) - done + len(checked)
         run = Run(again=self.again, target=str(self.target.dsn), group=group, applied=facts, total=total)
-        explained = explain.failure(error, failed, run, self._blocked_by)
+        explained = explain.failure(error, failed, run, blocked_by)
         no_lock = error.error is not None and error.error.sqlstate in explain.NO_LOCK
         again = no_lock and failed.migration.transactional and not explain.uses_gexec(failed)  # which may have committed
         return _Blocked(failed.migration.file, explained) if again else explained
@@ -397,7 +391,7 @@ class Runner:
         steps = []
         for item in checked:
             steps.append(_step(item, revision, run_as, self._settings(item.migration)))
-            if any(_may_change_owner(text.lower(), group) for text in (item.script, *item.includes.values())):
+            if any(_may_change_owner(text.lower(), group) for text in item.texts.values()):
                 run_as = ledger.RUN_AS
         return steps
 

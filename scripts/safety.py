@@ -111,6 +111,11 @@ class Checked:
     uses_metas: bool = False
     problems: tuple[Problem, ...] = ()
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """The text to run and those that it includes, by file."""
+        return {self.migration.file: self.script, **self.includes}
+
 
 def read_folder(path: Path) -> tuple[Folder, dict[str, Checked]]:
     """Reads a folder, and its repeatable files through: whether one has changed depends on what it includes and copies, too.

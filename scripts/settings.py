@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from scripts import dsn as dsns
+from scripts import shell
 from scripts.dsn import Dsn
 from scripts.errors import UsageError
 from scripts.secret import Secret
@@ -52,6 +53,11 @@ class Sources:
         if self.file.get(name):
             return Value(self.file[name], f"{name} ({self.file_name})")
         return None
+
+
+def folder_flag(folder: Path) -> list[str]:
+    """The flag that names a migrations folder again, as a shell takes it; none for the project's own."""
+    return [] if folder == MIGRATIONS else [f"--migrations-dir {shell.quoted(folder)}"]
 
 
 def milliseconds(value: str) -> int:

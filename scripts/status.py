@@ -17,8 +17,8 @@ def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode
     found, _ = safety.read_folder(folder)
 
     def look(session: Session) -> tuple[ledger.Facts, Plan]:
-        facts = ledger.facts(session.read(ledger.FACTS))
-        return facts, make_plan(found, ledger.rows(session.read(ledger.ROWS)) if facts.ledger else [])
+        facts, rows = ledger.observe(session.read)
+        return facts, make_plan(found, rows)
 
     try:
         facts, plan = target.ask(look, wait=wait)
