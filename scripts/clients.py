@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from scripts import PRODUCT, embedded, shell
 from scripts import dsn as dsns
-from scripts.archive import tar
 from scripts.dsn import Dsn, clean_env, pgpass
 from scripts.errors import OpsError, UsageError
 
@@ -281,6 +280,8 @@ class DockerClient:
         return dsn, ["--network", "host"]
 
     def stage(self, files: Mapping[str, Content]) -> str:
+        from scripts.archive import tar
+
         contents = {path: data.read_bytes() if isinstance(data, Path) else data for path, data in files.items()}
         archive = tar({f"{_WORK.name}/{path}": data for path, data in contents.items()})
         self._docker("cp", "-", f"{self._container}:/", stdin=archive)

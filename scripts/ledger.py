@@ -5,6 +5,7 @@ What the table looks like is said once, in migrations/0001_schema_migrations.sql
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -85,13 +86,18 @@ class Row:
     @property
     def number(self) -> int | None:
         """The version as a number; None for a row that another tool wrote."""
-        match = re.match(r"[0-9]+(?![0-9A-Za-z])", self.version.replace("_", "-"))
-        return int(match.group()) if match else None
+        return _number(self.version)
 
     @property
     def repeatable(self) -> bool:
         """Whether it is of a repeatable file."""
         return self.version.startswith("R__")
+
+
+@functools.cache  # each row is asked some ten times
+def _number(version: str) -> int | None:
+    match = re.match(r"[0-9]+(?![0-9A-Za-z])", version.replace("_", "-"))
+    return int(match.group()) if match else None
 
 
 def literal(value: str | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from scripts import locks
 from scripts.console import Console
 from scripts.errors import UsageError, counted
 from scripts.ledger import Facts
@@ -48,6 +47,8 @@ def _say_nothing_pending(runner: Runner, console: Console, facts: Facts, plan: P
 
 def _show_plan(runner: Runner, console: Console, facts: Facts, plan: Plan) -> None:
     """What would run, how, and which locks it would take."""
+    from scripts import locks
+
     planned: list[dict[str, Any]] = []
     started = [entry.migration for entry in plan.started]
     for name in runner.left:

@@ -29,13 +29,10 @@ _APPEARS = 15  # looks for a rule whose making was cut off
 
 @contextlib.contextmanager
 def way_in(flags: Mapping[str, Any], target: Target, console: Console) -> Iterator[None]:
-    """With --open-firewall, a way to the target for as long as the block lasts; without it, nothing is done.
+    """A way to the target for as long as the block lasts, as --open-firewall asks for.
 
     The server is the one of the DSN, unless a flag or setting names it. Raises UsageError and OpsError.
     """
-    if not flags["open_firewall"]:
-        yield
-        return
     if flags["plan"]:
         raise UsageError("--plan changes nothing, and so opens no firewall", "leave one of them away")
     name, is_azure, _ = target.dsn.hosts[0].partition(".postgres.database.")  # behind it, a cloud's own domain

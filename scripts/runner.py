@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from scripts import blockers, explain, git, ledger, lock, locks, preflight, safety
+from scripts import blockers, explain, git, ledger, lock, preflight, safety
 from scripts.blockers import Blocker
 from scripts.console import Console
 from scripts.errors import Interrupted, OpsError, counted
@@ -259,6 +259,8 @@ class Runner:
     @staticmethod
     def _broken_indexes(session: Session, started: Sequence[Checked]) -> list[str]:
         """The INVALID indexes that these files have left, qualified and quoted."""
+        from scripts import locks
+
         found = [json.loads(line) for line in session.read(ledger.INVALID_INDEXES)]
         ours = [item for checked in started for item in locks.concurrent(checked)]
         return [index["qualified"] for index in found if any(item.is_left(index["name"], index["table"]) for item in ours)]

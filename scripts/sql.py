@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,8 @@ def normalise(data: bytes) -> str:
 def file_names(path: Path) -> list[str]:
     """The names of a folder's SQL files. Raises UsageError when the folder isn't there or can't be read."""
     try:
-        return sorted(entry.name for entry in path.iterdir() if entry.name.lower().endswith(".sql") and entry.is_file())
+        with os.scandir(path) as entries:  # which mostly knows what is a file without asking for each
+            return sorted(entry.name for entry in entries if entry.name.lower().endswith(".sql") and entry.is_file())
     except OSError as error:
         raise UsageError(f"the migrations folder {path} can't be read: {error.strerror}", "name it: --migrations-dir") from None
 
