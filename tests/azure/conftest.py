@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.azure.cli import Az, find_az
 from tests.azure.emulator import Emulator
+from tests.azure.login import without_azure
 from tests.azure.postgres import whole_world
+from tests.azure.warm import Warm
 from tests.azure.world import World
+from tests.database import ENV
 
 
 @pytest.fixture(scope="session")
-def az_program() -> str:
+def cold_az() -> str:
+    """The real az."""
     try:
         return find_az()
     except LookupError as error:
         pytest.fail(str(error))
+
+
+@pytest.fixture(scope="session")
+def az_program(cold_az: str) -> Iterator[str]:
+    """The real az, in a process that has its libraries already, where such a process can be had."""
+    if not warm.POSSIBLE:
+        yield cold_az
+        return
+    with tempfile.TemporaryDirectory(prefix="serving-") as home:  # short: the path of a socket has 107 bytes
+        made = Warm(cold_az, Path(home), without_azure(ENV))
+        yield made.program
+        made.close()
 
 
 @pytest.fixture

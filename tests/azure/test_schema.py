@@ -34,9 +34,9 @@ Keys = dict[str, dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def model(az_program: str) -> Keys:
+def model(cold_az: str) -> Keys:
     """What az's model knows: class by class, the keys with their types."""
-    folder = Path(az_program).resolve().parent
+    folder = Path(cold_az).resolve().parent
     python = next(path for name in ("python3", "python", "python.exe") if (path := folder / name).is_file())
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     result = subprocess.run([python, "-I", "-c", PROGRAM], env=env, capture_output=True, text=True, check=True, timeout=120)

@@ -1,0 +1,202 @@
+"""`az WORDS` without the import of its libraries: a process that has imported them forks one az for each call.
+
+Two thirds of what a call of az costs is importing, and a second of CPU for each of a thousand calls is most of what tests/azure
+takes. The process that forks has none of az's own modules, which read the environment as they are imported: each az imports those
+itself, with the environment, folder and files of its caller. As in tests/warm.py, the one that forks never runs a command.
+
+What the caller starts is `az`, a small program that hands itself over: it passes signals on, ends as the forked az ends, and
+takes it along when it is killed. It differs from the real one in its process group and its parent. `COLD=1` does without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# What Python, the C library and OpenSSL read as they start, and az as its libraries are imported.
+AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "GLIBC_", "MALLOC_", "OPENSSL_")
+# Of az's own, what the commands of this product run. What these import of others' modules is imported beforehand.
+COMMANDS = ("postgresql", "containerapp", "keyvault", "identity", "role", "resource", "profile")
+PROGRAM = """#!{python} -IS
+import json, os, signal, socket, sys
+if {{name: value for name, value in os.environ.items() if name.startswith({at_start})}} != {start}:
+    os.execv({az!r}, [{az!r}, *sys.argv[1:]])  # it has to begin otherwise
+passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    socket.send_fds(server, [b"!"], [0, 1, 2])
+    server.sendall(json.dumps({{"words": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}}).encode() + b"\\n")
+    with server.makefile() as told:
+        pid = int(told.readline())
+        for number in passed_on:
+            signal.signal(number, lambda number, frame: os.kill(pid, number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
+        code = int(told.readline())
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+
+
+class Warm:
+    """The process that forks, and `program`, the az that is led to it. It ends with this one."""
+
+    def __init__(self, az: str, home: Path, env: dict[str, str]) -> None:
+        folder = Path(az).resolve().parent
+        address = home / "az.sock"
+        path = home / "az"
+        start = {name: value for name, value in env.items() if name.startswith(AT_START)}
+        python = sys.executable
+        text = PROGRAM.format(python=python, at_start=AT_START, start=start, az=az, address=str(address))
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+        self.program = str(path)
+        alive, self._end = socket.socketpair()
+        with alive:
+            self._process = subprocess.Popen(
+                [str(folder / "python3"), "-P", str(Path(__file__).resolve()), str(address), str(alive.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                pass_fds=[alive.fileno()],
+                cwd=home,
+                env={**env, "AZ_INSTALLER": "PIP"},  # as az's own script says it
+            )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()  # it listens
+
+    def close(self) -> None:
+        self._end.close()
+        self._process.communicate(timeout=60)
+
+
+def listen(address: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    return listener
+
+
+def imported() -> list[str]:
+    """What the product's commands of az import besides az's own, as a process of its own says that imports it all."""
+    program = f"""
+import importlib, json, sys
+for name in {COMMANDS!r}:
+    for part in ("commands", "custom", "_params"):
+        try:
+            importlib.import_module("azure.cli.command_modules." + name + "." + part)
+        except ModuleNotFoundError:
+            pass
+import azure.cli.command_modules.postgresql.utils._flexible_server_util
+import azure.cli.core.telemetry
+print(json.dumps([name for name in sys.modules if not name.startswith("azure.cli")]))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    found: list[str] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+class Server:
+    """Forks for each caller, and tells it how the az that it got has ended."""
+
+    def __init__(self, listener: socket.socket, alive: socket.socket) -> None:
+        self._ends = selectors.DefaultSelector()
+        self._ends.register(listener, selectors.EVENT_READ, self._called)
+        self._ends.register(alive, selectors.EVENT_READ, self._end)
+        self._listener, self._alive = listener, alive
+        self._running: dict[int, tuple[int, socket.socket]] = {}  # PID -> a descriptor of the process, and who called
+
+    def words(self) -> list[str]:
+        """Serves; returns in a new process alone, with the words of its command."""
+        while True:
+            for key, _ in self._ends.select():
+                words: list[str] | None = key.data()
+                if words is not None:
+                    return words
+
+    def _called(self) -> list[str] | None:
+        caller, _ = self._listener.accept()
+        _, given, _, _ = socket.recv_fds(caller, 1, 3)
+        with caller.makefile() as file:
+            request = json.loads(file.readline())
+        pid = os.fork()
+        if pid == 0:
+            self._become(request, given, caller)
+            return list(request["words"])
+        for end in given:
+            os.close(end)
+        descriptor = os.pidfd_open(pid)
+        self._running[pid] = descriptor, caller
+        self._ends.register(descriptor, selectors.EVENT_READ, functools.partial(self._ended, pid))
+        self._ends.register(caller, selectors.EVENT_READ, functools.partial(self._left, pid))
+        with contextlib.suppress(OSError):  # it was killed
+            caller.sendall(f"{pid}\n".encode())
+        return None
+
+    def _become(self, request: dict[str, Any], given: list[int], caller: socket.socket) -> None:
+        self._ends.close()
+        for descriptor, other in self._running.values():
+            os.close(descriptor)
+            other.close()
+        for end in (self._listener, self._alive, caller):
+            end.close()
+        for number, file in enumerate(given):
+            os.dup2(file, number)
+            os.close(file)
+        os.chdir(request["cwd"])
+        os.environ.clear()
+        os.environ.update(request["env"])
+
+    def _ended(self, pid: int) -> None:
+        descriptor, caller = self._running.pop(pid)
+        self._ends.unregister(descriptor)
+        os.close(descriptor)
+        if caller in self._ends.get_map():
+            self._ends.unregister(caller)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with caller, contextlib.suppress(OSError):  # it was killed
+            caller.sendall(f"{code}\n".encode())
+
+    def _left(self, pid: int) -> None:
+        """Whoever called was killed: its az is, too."""
+        if pid in self._running:  # and hasn't ended in the same moment
+            self._ends.unregister(self._running[pid][1])
+            os.kill(pid, signal.SIGKILL)
+
+    def _end(self) -> None:
+        for pid in self._running:
+            os.kill(pid, signal.SIGKILL)
+        sys.exit()
+
+
+def main(address: str, alive: int) -> None:
+    """The process that forks, until `alive` is closed; and each that it has forked."""
+    for name in imported():
+        with contextlib.suppress(ImportError):  # some are names that a library has made up
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what isn't touched isn't copied
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    listener = listen(address)
+    print("ready", flush=True)
+    words = Server(listener, socket.socket(fileno=alive)).words()
+    sys.argv = ["az", *words]
+    sys.path.insert(0, str(Path.cwd()))  # as `-m` does it
+    runpy.run_module("azure.cli", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
