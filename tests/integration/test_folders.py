@@ -13,7 +13,7 @@ from tests.database import new_database
 
 
 @pytest.mark.once
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(folders.folders())
 def test_the_ledger_is_what_was_committed(server: Dsn, tmp_path_factory: pytest.TempPathFactory, made: folders.Made) -> None:
     with contextlib.contextmanager(new_database)(server) as database:
