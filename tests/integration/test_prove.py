@@ -48,21 +48,27 @@ def test_the_projects_own_files() -> None:
 
 
 @pytest.fixture
-def good(folder: Path) -> Path:
-    """Files that bear everything."""
+def plain(folder: Path) -> Path:
+    """Two files that bear everything; each more takes its time, as an upgrade is tried from behind each."""
     (folder / "0001_a.sql").write_text(
         "CREATE TABLE IF NOT EXISTS a\n"
         "  (id int PRIMARY KEY, name text, made timestamptz DEFAULT now(), day date DEFAULT CURRENT_DATE);\n"
     )
     (folder / "0002_seed.sql").write_text("INSERT INTO a VALUES (1, 'one'), (2, 'CURRENT_DATE') ON CONFLICT DO NOTHING;\n")
-    (folder / "0003_index.sql").write_text(
+    return folder
+
+
+@pytest.fixture
+def good(plain: Path) -> Path:
+    """Files of every kind that bear everything."""
+    (plain / "0003_index.sql").write_text(
         "-- migrate: no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS a_name ON a (name);\nANALYZE a;\n"
     )
-    (folder / "0004_more.sql").write_text("\\i parts/more.sql\n")
-    (folder / "R__view.sql").write_text("CREATE OR REPLACE VIEW v AS SELECT id, CURRENT_DATE FROM a;\n")
-    (folder / "parts").mkdir()
-    (folder / "parts" / "more.sql").write_text("CREATE SEQUENCE IF NOT EXISTS numbers;\nSELECT nextval('numbers');\n")
-    return folder
+    (plain / "0004_more.sql").write_text("\\i parts/more.sql\n")
+    (plain / "R__view.sql").write_text("CREATE OR REPLACE VIEW v AS SELECT id, CURRENT_DATE FROM a;\n")
+    (plain / "parts").mkdir()
+    (plain / "parts" / "more.sql").write_text("CREATE SEQUENCE IF NOT EXISTS numbers;\nSELECT nextval('numbers');\n")
+    return plain
 
 
 def test_files_that_bear_everything(good: Path) -> None:
@@ -80,22 +86,22 @@ NOT_IDEMPOTENT = {
 
 
 @pytest.mark.parametrize("text", NOT_IDEMPOTENT.values(), ids=NOT_IDEMPOTENT.keys())
-def test_one_that_is_not_idempotent(good: Path, text: str) -> None:
-    (good / "0005_b.sql").write_text(text)
-    code, document, checks = prove(good, "--no-clock")
+def test_one_that_is_not_idempotent(plain: Path, text: str) -> None:
+    (plain / "0005_b.sql").write_text(text)
+    code, document, checks = prove(plain, "--no-clock")
     assert code == 1
     assert failed(checks) == {REPLAY: "0005_b.sql"}
     assert document["hint"].startswith("mend 0005_b.sql, then: invoke migrations.prove --migrations-dir")
-    code, document, checks = prove(good, "--no-clock", "--no-replay")
+    code, document, checks = prove(plain, "--no-clock", "--no-replay")
     assert (code, failed(checks)) == (0, {})
     assert checks[REPLAY]["why"] == "--no-replay"
 
 
-def test_the_first_of_two(good: Path) -> None:
-    (good / "0005_b.sql").write_text("INSERT INTO a SELECT max(id) + 1, 'again' FROM a;\n")
-    (good / "0006_c.sql").write_text("CREATE TABLE c (id int);\n")
-    (good / "0007_d.sql").write_text("CREATE TABLE IF NOT EXISTS d (id int);\n")
-    code, document, checks = prove(good, "--no-clock")
+def test_the_first_of_two(plain: Path) -> None:
+    (plain / "0005_b.sql").write_text("INSERT INTO a SELECT max(id) + 1, 'again' FROM a;\n")
+    (plain / "0006_c.sql").write_text("CREATE TABLE c (id int);\n")
+    (plain / "0007_d.sql").write_text("CREATE TABLE IF NOT EXISTS d (id int);\n")
+    code, document, checks = prove(plain, "--no-clock")
     assert (code, failed(checks)) == (1, {REPLAY: "0005_b.sql"})
     assert "+INSERT INTO public.a VALUES (4, 'again'" in document["error"]
 
@@ -143,25 +149,25 @@ def test_one_that_depends_on_anothers_absence(folder: Path, text: str, check: st
     assert set(failed(checks).values()) == {"0002_b.sql"}
 
 
-def test_one_that_breaks_when_resumed(good: Path) -> None:
-    (good / "0005_b.sql").write_text(
+def test_one_that_breaks_when_resumed(plain: Path) -> None:
+    (plain / "0005_b.sql").write_text(
         "-- migrate: no-transaction\nDROP TABLE IF EXISTS b;\nCREATE TABLE b (id int);\n"
         "CREATE INDEX CONCURRENTLY IF NOT EXISTS b_id ON b (id);\nINSERT INTO a SELECT max(id) + 1, 'again' FROM a;\n"
     )
-    code, document, checks = prove(good, "--no-clock", "--no-replay")
+    code, document, checks = prove(plain, "--no-clock", "--no-replay")
     assert (code, failed(checks)) == (1, {CUT_OFF: "0005_b.sql"})
     assert "cut off behind line 5 and resumed, it comes to something else" in document["error"]
 
 
-def test_what_builds_no_index_leaves_none_broken(good: Path) -> None:
-    (good / "0005_b.sql").write_text("-- migrate: no-transaction\nDROP INDEX CONCURRENTLY IF EXISTS nowhere;\n")
-    code, document, checks = prove(good, "--no-clock", "--no-replay")
+def test_what_builds_no_index_leaves_none_broken(plain: Path) -> None:
+    (plain / "0005_b.sql").write_text("-- migrate: no-transaction\nDROP INDEX CONCURRENTLY IF EXISTS nowhere;\n")
+    code, document, checks = prove(plain, "--no-clock", "--no-replay")
     assert (code, failed(checks)) == (0, {}), document
 
 
-def test_a_quote_in_a_name(good: Path) -> None:
-    (good / "R__it's.sql").write_text("CREATE TABLE b (id int);\n")
-    code, _, checks = prove(good, "--no-clock")
+def test_a_quote_in_a_name(plain: Path) -> None:
+    (plain / "R__it's.sql").write_text("CREATE TABLE b (id int);\n")
+    code, _, checks = prove(plain, "--no-clock")
     assert (code, failed(checks)) == (1, {REPLAY: "R__it's.sql"})
 
 
@@ -208,9 +214,9 @@ def place() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT can't be sent to one process there")
-def test_an_interruption_leaves_nothing(good: Path, place: Path) -> None:
+def test_an_interruption_leaves_nothing(plain: Path, place: Path) -> None:
     env = {**ENV, "TMPDIR": str(place)}
-    argv = invoke_argv("migrations.prove", "--migrations-dir", str(good))
+    argv = invoke_argv("migrations.prove", "--migrations-dir", str(plain))
     process = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
