@@ -185,8 +185,8 @@ def script(step: Step, following: Step | None) -> str:
         lines += [_message(end) + ";", _CLEAN_PSQL.rstrip()]
         end = []
     lines.append(prologue(following, end) if following else _message([*end, "BEGIN", *_CLEAN_SESSION, "COMMIT"]) + ";")
-    # psql looks through a list to find a variable: what each file left there would slow down the next.
-    lines += [f"\\unset {step.guard}{name}" for name in ("xid", "pid", "role")]
+    if following:  # psql looks through a list to find a variable: what each file left there would slow down the next
+        lines += [f"\\unset {step.guard}{name}" for name in ("xid", "pid", "role")]
     return "\n".join(lines) + "\n"
 
 

@@ -250,12 +250,6 @@ def test_another_refusal_and_the_deadline_end_the_wait(answer: Unreachable, dead
 # --- The flag ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_the_flag_nothing_is_done() -> None:
-    console = Console(out=io.StringIO(), err=io.StringIO())
-    with opening.way_in({"open_firewall": False}, cast("Target", None), console):
-        pass
-
-
 def test_a_plan_opens_nothing() -> None:
     console = Console(out=io.StringIO(), err=io.StringIO())
     flags = {"open_firewall": True, "plan": True}

@@ -159,11 +159,17 @@ def test_the_ledger_row_is_written_in_the_file_s_own_transaction_behind_the_guar
 
 
 def test_one_file_s_end_and_the_next_one_s_beginning_are_one_message() -> None:
-    [_, joined] = sent(script(step("1.sql"), step("2.sql")))
+    [_, joined, *_] = sent(script(step("1.sql"), step("2.sql")))
     assert joined[-1].endswith("\\gset g_")
     applied = position(joined, "INSERT applied")
     assert joined[applied + 1] == "COMMIT"
     assert joined[-2] == "BEGIN"
+
+
+def test_psql_forgets_the_guard_of_a_file_when_the_next_one_has_begun() -> None:
+    lines = script(step("1.sql"), step("2.sql")).splitlines()
+    begun = next(index for index, line in enumerate(lines) if "\\gset" in line)
+    assert lines[begun + 1 :] == ["\\unset g_xid", "\\unset g_pid", "\\unset g_role"]
 
 
 def test_a_no_transaction_file_is_recorded_before_it_begins_and_after_it_ended() -> None:
@@ -201,7 +207,7 @@ def test_after_a_file_with_meta_commands_psql_s_own_state_is_put_back(transactio
     for line in ("\\set ON_ERROR_STOP 1", "\\set VERBOSITY verbose", "\\pset format unaligned", "\\pset tuples_only on", "\\o"):
         assert line in restored
         assert line not in lines[:ended]
-    assert ("\\gset g_" in restored[-1]) is (following is not None)
+    assert any("\\gset g_" in line for line in restored) is (following is not None)
 
 
 @pytest.mark.parametrize("transactional", [True, False])
