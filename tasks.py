@@ -19,7 +19,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import Task, task
 
-from scripts import settings, shell
+from scripts import face, settings, shell
 from scripts.console import Console
 from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 
@@ -58,7 +58,8 @@ FLAGS = {
     "docker": "Use Docker: for psql, and for the server of `up` and `quickstart`.",
     "dsn": "The database, as postgresql://USER:PASSWORD@HOST:5432/DB?sslmode=require; `-` reads it from stdin.",
     "emit_secrets": "Print DSNs and passwords.",
-    "env_file": "Read settings from this file instead of .env.",
+    "env_file": "The file that settings are read from (.env).",
+    "explain": "Show what this would go by, and where each value comes from; nothing is done.",
     "finish": "Disable the old login role as soon as it is out of use.",
     "from_key_vault": "The secrets stand in a Key Vault, and no value of theirs is needed.",
     "github": "Print the problems as GitHub Actions shows them beside the lines of a pull request.",
@@ -108,7 +109,7 @@ FLAGS = {
     "sku_name": "The compute SKU (standard_b1ms).",
     "sslmode": "The TLS of the DSNs: require, or verify-full (require).",
     "sslrootcert": "With verify-full, the file of the roots that are trusted (the system's).",
-    "statement_timeout": "How long one statement may take (of the application's role: 60s).",
+    "statement_timeout": "How long one statement may take (of the application's role: 60s; else as the server has it).",
     "storage_size_gib": "The size of the disk, from 32 on (32); it can grow, and not shrink.",
     "subscription_id": "The Azure subscription.",
     "target": "The database that is meant, as HOST/DATABASE; without it, that has to be typed.",
@@ -135,6 +136,11 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
         console = Console(as_json=flags.get("json", False), in_actions=settings.in_github_actions())
         try:
             with shell.terminate_as_interrupt():
+                if flags.pop("explain", False):
+                    from scripts import origins
+
+                    origins.show(called(body), flags, FLAGS, console)
+                    return
                 code = body(console, **flags) or ExitCode.OK
         except OpsError as error:
             console.failure(error)
@@ -151,6 +157,11 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
     names = list(inspect.signature(body).parameters)[1:]
     several = [name for name in names if name in REPEATABLE]
     return cast("Task[Any]", task(run, help={name: FLAGS[name] for name in names}, auto_shortflags=False, iterable=several))
+
+
+def called(body: Callable[..., Any]) -> str:
+    """The name by which a task is called, such as migrations.new."""
+    return next(name for name in namespace.task_names if inspect.unwrap(namespace[name].body) is body)
 
 
 def again(command: str, flags: Mapping[str, Any]) -> str:
@@ -202,16 +213,26 @@ def major_version(value: str | None) -> int | None:
 
 
 @command
-def quickstart(console: Console, docker: bool = False, postgres_version: str | None = None, json: bool = False) -> ExitCode:
-    """Do the main job on this machine: a Postgres, the migrations, and what stands then."""
+def quickstart(
+    console: Console, docker: bool = False, postgres_version: str | None = None, explain: bool = False, json: bool = False
+) -> ExitCode:
+    """Go from nothing to a migrated Postgres on this machine.
+
+    A Postgres, the migrations, the application's role, and what stands then. Running it again changes nothing.
+    """
     from scripts import quickstart as quickstarting
 
     return quickstarting.run(console, docker=docker, version=major_version(postgres_version))
 
 
 @command
-def up(console: Console, docker: bool = False, postgres_version: str | None = None, json: bool = False) -> None:
-    """Start the Postgres of this machine, embedded or in Docker; once is enough."""
+def up(
+    console: Console, docker: bool = False, postgres_version: str | None = None, explain: bool = False, json: bool = False
+) -> None:
+    """Start the Postgres of this machine; once is enough.
+
+    Embedded, or in Docker with --docker; without a flag, the one that was up last.
+    """
     from scripts import server
 
     found = settings.sources()
@@ -221,7 +242,10 @@ def up(console: Console, docker: bool = False, postgres_version: str | None = No
 
 @command
 def down(console: Console, purge: bool = False, yes: bool = False, json: bool = False) -> None:
-    """Stop the Postgres of this machine; --purge deletes its data."""
+    """Stop the Postgres of this machine.
+
+    Its data stay, unless --purge deletes those of all that were ever up here.
+    """
     from scripts import server
 
     if purge and server.describe():
@@ -279,9 +303,13 @@ def provision(
     local: bool = False,
     plan: bool = False,
     yes: bool = False,
+    explain: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Make or converge an Azure Database for PostgreSQL, then migrate it and make the application's role."""
+    """Make or converge a Postgres in Azure, and fill it.
+
+    An Azure Database for PostgreSQL with its firewall; then, where that is asked for, its migrations and the application's role.
+    """
     flags = dict(locals())
     from scripts import provision as provisioning
 
@@ -299,9 +327,13 @@ def teardown(
     env_file: str | None = None,
     local: bool = False,
     yes: bool = False,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Delete a server that `provision` made, with its data, after asking for its name."""
+    """Delete what `provision` made, after asking for its name.
+
+    The server with its data; the resource group stays, unless --delete-group is given.
+    """
     flags = dict(locals())
     from scripts import teardown as tearing_down
 
@@ -332,9 +364,13 @@ def migrate(
     resource_group: str | None = None,
     server_name: str | None = None,
     ready_deadline: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Apply the pending migrations, each in one transaction with its ledger row."""
+    """Apply the pending migrations, each whole or not at all.
+
+    Each file runs in one transaction with its ledger row.
+    """
     flags = dict(locals())
     from scripts import migrate as migrating
     from scripts import runner, target
@@ -370,9 +406,13 @@ def status(
     docker: bool = False,
     migrations_dir: str | None = None,
     wait: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Show the state of every migration; exit code 3 when something is pending or wrong."""
+    """Show the state of every migration.
+
+    Exit code 3 when something is pending or wrong.
+    """
     from scripts import status as stating
     from scripts import target
 
@@ -408,9 +448,13 @@ def roles(
     revoke_extra: bool = False,
     wait: str | None = None,
     lock_wait: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Make the application's least-privileged login role, test it, and hand its DSN over."""
+    """Make or converge the application's login role; test it.
+
+    Least-privileged; its DSN is handed over to where the flags say.
+    """
     flags = dict(locals())
     from scripts import handover, logins, target
     from scripts import roles as role_making
@@ -477,9 +521,13 @@ def rotate(
     quiet: str | None = None,
     wait: str | None = None,
     lock_wait: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Change the application's secret without downtime: begin, deploy the new DSN, then --finish."""
+    """Change the application's secret without downtime.
+
+    Begin, deploy the new DSN, then --finish; or go back with --abort.
+    """
     flags = dict(locals())
     from scripts import handover, logins, target
     from scripts import rotate as rotating
@@ -507,16 +555,20 @@ def rotate(
 @command
 def render(
     console: Console,
-    app: str = "api",
+    app: str | None = None,
     template: str | None = None,
     out: str | None = None,
     check: bool = False,
     variables: bool = False,
     from_key_vault: bool = False,
     env_file: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Put the settings into a template of deploy/, as envsubst would; --check looks at it as Azure would."""
+    """Put the settings into a template of deploy/.
+
+    As envsubst would, and safely; --check looks at it as Azure would.
+    """
     flags = dict(locals())
     from scripts import manifest
 
@@ -526,7 +578,7 @@ def render(
 @command
 def deploy(
     console: Console,
-    app: str = "api",
+    app: str | None = None,
     template: str | None = None,
     from_key_vault: bool = False,
     subscription_id: str | None = None,
@@ -536,9 +588,13 @@ def deploy(
     ready_deadline: str | None = None,
     env_file: str | None = None,
     plan: bool = False,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Bring a Container App to what its template says, and wait until its new revision is ready."""
+    """Bring a Container App to what its template says.
+
+    And wait until its new revision is ready.
+    """
     flags = dict(locals())
     from scripts import deploy as deploying
 
@@ -555,8 +611,12 @@ def psql(
     docker: bool = False,
     as_app: bool = False,
     backtest_service_user: str | None = None,
+    explain: bool = False,
 ) -> ExitCode:
-    """Open a psql on the database, as the administrator or with --as-app as the application."""
+    """Open a psql on the database.
+
+    As the administrator, or with --as-app as the application.
+    """
     from scripts import logins, target
 
     if as_app and dsn:
@@ -581,9 +641,13 @@ def push(
     repo: str | None = None,
     key_vault: str | None = None,
     secret_name: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Put the application's DSN, POSTGRES_DSN, where it belongs: a dotenv file, a secret of GitHub."""
+    """Put the application's DSN where it belongs.
+
+    POSTGRES_DSN, or the one of --dsn: into a dotenv file, a secret of GitHub, a Key Vault.
+    """
     flags = dict(locals())
     from scripts import handover, logins, target
 
@@ -607,9 +671,13 @@ def close(
     resource_group: str | None = None,
     server_name: str | None = None,
     env_file: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Remove the firewall rules that a killed `migrate --open-firewall` left for this machine."""
+    """Close what a killed `--open-firewall` left open.
+
+    The firewall rules that it left for this machine, and those that nobody can be using any more.
+    """
     flags = dict(locals())
     from scripts import opening
 
@@ -617,8 +685,11 @@ def close(
 
 
 @command
-def check(console: Console, env_file: str | None = None, json: bool = False) -> None:
-    """Name every secret and variable that the deployment needs and that isn't set; the workflow begins with it."""
+def check(console: Console, env_file: str | None = None, explain: bool = False, json: bool = False) -> None:
+    """Name what the deployment needs and isn't set.
+
+    Every secret and variable; the workflow begins with it.
+    """
     from scripts import github
 
     github.check(settings.sources(env_file), console)
@@ -638,9 +709,13 @@ def setup(
     env_file: str | None = None,
     plan: bool = False,
     yes: bool = False,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Set up what the deployment needs: GitHub's environment with its secrets and variables, the identity with its roles."""
+    """Set up GitHub and Azure for the deployment.
+
+    GitHub's environment with its secrets and variables, the workflow's identity with its roles.
+    """
     flags = dict(locals())
     from scripts import setup as setting_up
 
@@ -658,9 +733,13 @@ def dump(
     migrations_dir: str | None = None,
     out: str | None = None,
     wait: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Write the schema of the database to schema.sql beside the migrations, the same from run to run."""
+    """Write the schema to schema.sql beside the migrations.
+
+    The same from run to run, so that a review sees what a migration changes.
+    """
     from scripts import dump as dumping
     from scripts import target
 
@@ -684,9 +763,13 @@ def baseline(
     yes: bool = False,
     wait: str | None = None,
     lock_wait: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Record the files up to --to as applied to a database that has its schema already; none of them runs."""
+    """Give a database that has its schema already its ledger.
+
+    Records the files up to --to as applied; none of them runs.
+    """
     from scripts import baseline as adopting
     from scripts import runner, target
 
@@ -717,9 +800,13 @@ def repair(
     plan: bool = False,
     wait: str | None = None,
     lock_wait: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Record the checksum of one changed file anew, or forget that one was started; nothing else is touched."""
+    """Mend one row of the ledger.
+
+    Records the checksum of one changed file anew, or forgets that one was started; nothing else is touched.
+    """
     from scripts import repair as repairing
     from scripts import runner
     from scripts import target as targets
@@ -751,9 +838,13 @@ def reset(
     wait: str | None = None,
     lock_wait: str | None = None,
     lock_timeout: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> None:
-    """Drop all that is in the database and apply every migration anew, after asking for its name."""
+    """Drop all in the database, and apply every file anew.
+
+    After asking for its name.
+    """
     from scripts import reset as resetting
     from scripts import runner, target
 
@@ -776,7 +867,10 @@ def prove(
     no_clock: bool = False,
     json: bool = False,
 ) -> None:
-    """Try on throwaway servers whether the files come to the same however they are applied; exit code 1 when they don't."""
+    """Try the files on throwaway servers, in every way.
+
+    Whether they come to the same however they are applied; exit code 1 when they don't.
+    """
     flags = dict(locals())
     from scripts import prove as proving
 
@@ -803,9 +897,13 @@ def drift(
     to: str | None = None,
     roles: bool = False,
     wait: str | None = None,
+    explain: bool = False,
     json: bool = False,
 ) -> ExitCode:
-    """Show where the database is otherwise than the applied files make it; exit code 3 when it is."""
+    """Show where the database differs from the files.
+
+    Those that are applied; exit code 3 when it does.
+    """
     from scripts import drift as drifting
     from scripts import target
 
@@ -816,7 +914,10 @@ def drift(
 
 @command
 def lint(console: Console, migrations_dir: str | None = None, github: bool = False, json: bool = False) -> ExitCode:
-    """Look at the migrations before anything runs: what is refused, our rules, and those of squawk."""
+    """Look at the migrations before anything runs.
+
+    What is refused, our rules, and those of squawk.
+    """
     from scripts import lint as linting
 
     return linting.run(folder(migrations_dir), github=github, env=settings.sources().env, console=console)
@@ -831,7 +932,10 @@ def new(
     no_transaction: bool = False,
     json: bool = False,
 ) -> None:
-    """Begin a migration: a file with the next number, which no other branch has."""
+    """Begin a migration: a file with the next number.
+
+    One which no other branch has.
+    """
     from scripts import new as beginning
 
     options = beginning.Options(
@@ -851,3 +955,4 @@ namespace = Collection(
     github=Collection(check, setup),
 )
 namespace.configure({"tasks": {"dedupe": False}})
+face.put_on()

@@ -18,7 +18,9 @@ Floor 2 drives one thing each: `embedded` and `container` (a PostgreSQL of our o
 identity), `gh` (gh's words), `handover` (where a DSN goes), `access` (rights, through a session), `probe` (the self-test of a
 role), `opening` (through a firewall, for a while), `build` (carries a blueprint out), `foundation` (a flexible server that
 stands), `manifest` (a template with its settings), `github` (what the deployment needs there), `squawk` (the linter's words),
-`git` (git's words).
+`git` (git's words). Beside them, for the command line itself: `guide` (its list and help pages, with the examples), `words` (what
+was meant by a word that nobody knows), `origins` (where each value comes from), and `face` (the only one that knows Invoke's
+Program).
 Floor 3 does what a user asks for: `migrate`, `drift`, `lint`, `new` (a migration's file), `prove`, `baseline`, `repair`,
 `reset`, `dump`, `status`, `roles`, `rotate`, `teardown`, `deploy`, `setup` (of GitHub and the workflow's identity), and
 `provision` and `quickstart`, which call migrate and roles.

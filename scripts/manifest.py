@@ -41,7 +41,8 @@ class Manifest:
 
 def template(flags: Mapping[str, Any], *, from_key_vault: bool) -> Template:
     """The template of an app, `deploy/app_NAME.yaml`, or the one that --template names. Raises UsageError."""
-    path = Path(flags["template"]) if flags.get("template") else settings.DEPLOY / f"app_{flags['app']}.yaml"
+    app = "api" if flags["app"] is None else flags["app"]
+    path = Path(flags["template"]) if flags.get("template") else settings.DEPLOY / f"app_{app}.yaml"
     name = settings.shown(path)
     try:
         text = path.read_bytes().decode("utf-8")  # with its line ends

@@ -194,7 +194,7 @@ def _await_answer(goal: Target, standing: Standing, deadline: float, again: str,
 
 def _local(flags: Mapping[str, Any], filling: _Filling, console: Console) -> ExitCode:
     """The same on the server of `invoke up`: it is there, or is started, and nothing has to be let in."""
-    is_up = server.is_up(filling.found)
+    is_up = server.standing(filling.found) is not None
     plan = Plan(
         steps=(
             Step(

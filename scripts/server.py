@@ -108,10 +108,13 @@ def local(found: Sources, *, home: Path = settings.LOCAL, say: Say = lambda text
     return running
 
 
-def is_up(found: Sources, *, home: Path = settings.LOCAL) -> bool:
-    """Whether the server of `up` runs, without starting it."""
+def standing(found: Sources, *, home: Path = settings.LOCAL) -> Up | None:
+    """The server of `up` when it runs; it isn't started."""
     choice = _remembered(home)
-    return choice is not None and _server(choice, found, home, lambda text: None).running()
+    if choice is None:
+        return None
+    server = _server(choice, found, home, lambda text: None)
+    return _up(choice, server, False) if server.running() else None
 
 
 def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, say: Say = lambda text: None) -> Down:

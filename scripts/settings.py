@@ -95,6 +95,19 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
     return Sources(os.environ if env is None else env, {key: value for key, value in values.items() if value}, shown(path))
 
 
+def line_of(name: str, found: Sources) -> int | None:
+    """The line of the `.env` file that gives a setting: of several, the last one, as python-dotenv has it."""
+    from dotenv.parser import parse_stream
+
+    line = None
+    with Path(found.file_name).open(encoding="utf-8") as file:
+        for binding in parse_stream(file):
+            if binding.key == name:
+                above = re.match(r"\s*", binding.original.string)  # empty lines belong to what stands below them
+                line = binding.original.line + (above.group().count("\n") if above else 0)
+    return line
+
+
 def shown(path: Path) -> str:
     """A path as people call it: from the folder they are in, where it is below that."""
     return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
@@ -185,6 +198,13 @@ def password(name: str, flag: str | None, file: str | None, found: Sources, *, k
 def in_github_actions(env: Mapping[str, str] | None = None) -> bool:
     """Whether a workflow of GitHub Actions runs this."""
     return (os.environ if env is None else env).get("GITHUB_ACTIONS") == "true"
+
+
+def has_colour(out: TextIO, env: Mapping[str, str] | None = None) -> bool:
+    """Whether an output takes colours: a terminal, unless NO_COLOR is set (https://no-color.org) or it is a plain one."""
+    known = os.environ if env is None else env
+    plain = known.get("NO_COLOR") or known.get("TERM") == "dumb" or (shell.WINDOWS and not known.get("WT_SESSION"))
+    return out.isatty() and not plain
 
 
 def in_ci(env: Mapping[str, str]) -> bool:
