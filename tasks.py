@@ -949,10 +949,10 @@ def new(
 
 namespace = Collection(
     *(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, render, deploy, psql),
-    migrations=Collection(new, lint, baseline, repair, dump, drift, prove, reset),
-    secret=Collection(push),
-    firewall=Collection(close),
-    github=Collection(check, setup),
+    Collection("migrations", new, lint, baseline, repair, dump, drift, prove, reset),
+    Collection("secret", push),
+    Collection("firewall", close),
+    Collection("github", check, setup),
 )
 namespace.configure({"tasks": {"dedupe": False}})
 face.put_on()

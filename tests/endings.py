@@ -105,6 +105,7 @@ ON_A_DATABASE = [
 ]
 
 ANYWHERE = [
+    Ending("status --explain", 0, "explain.json", env={"POSTGRES_ADMIN_DSN": UNREACHABLE}),
     Ending("render --template {template}", 0, "render.json#/$defs/text", {"CONTAINER_APP_NAME": "api"}),
     Ending("render --check", 0, "render.json#/$defs/check"),
     Ending("render --variables", 0, "render.json#/$defs/variables"),

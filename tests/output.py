@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import tasks
 from scripts.errors import ExitCode
 from tests.conftest import ROOT
-from tests.shapes import ERROR, Schema, resolved, schemas, shapes
+from tests.shapes import ERROR, EXPLAIN, Schema, resolved, schemas, shapes
 
 PAGE = ROOT / "docs" / "output.md"
 REWRITE = "python3 scripts/bootstrap.py python -m tests.output"
@@ -17,7 +17,7 @@ _PLURALS = {"string": "strings", "integer": "integers", "object": "objects"}
 
 
 def commands() -> list[str]:
-    """In the order in which `invoke --list` has them."""
+    """In the order in which tasks.py has them."""
     return list(tasks.namespace.task_names)
 
 
@@ -41,6 +41,11 @@ def failure() -> Iterator[str]:
     yield from _examples(schema)
 
 
+def explained() -> Iterator[str]:
+    """A table of the document of `--explain`, and an example."""
+    yield from _shape(f"{EXPLAIN}.json", schemas()[EXPLAIN])
+
+
 def documents() -> Iterator[str]:
     """A section for each command."""
     for name in commands():
@@ -49,11 +54,15 @@ def documents() -> Iterator[str]:
         for address, shape in shapes(name).items():
             if "oneOf" in schema:
                 yield from (f"**{shape['title']}**", "")
-            yield from _row("key", "type", "when", "what it is")
-            yield from _row(*["---"] * 4)
-            for key, kind, node, what in _keys(address.partition("#")[0], shape):
-                yield from _row(f"`{key}`", kind, _when(node), what)
-            yield from _examples(shape)
+            yield from _shape(address.partition("#")[0], shape)
+
+
+def _shape(file: str, shape: Schema) -> Iterator[str]:
+    yield from _row("key", "type", "when", "what it is")
+    yield from _row(*["---"] * 4)
+    for key, kind, node, what in _keys(file, shape):
+        yield from _row(f"`{key}`", kind, _when(node), what)
+    yield from _examples(shape)
 
 
 def _keys(file: str, schema: Schema, before: str = "") -> Iterator[tuple[str, str, Schema, str]]:
@@ -122,7 +131,12 @@ def _row(*cells: str) -> Iterator[str]:
     yield f"| {' | '.join(cells)} |"
 
 
-PARTS: dict[str, Callable[[], Iterator[str]]] = {"exit codes": exit_codes, "failure": failure, "documents": documents}
+PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "exit codes": exit_codes,
+    "failure": failure,
+    "explained": explained,
+    "documents": documents,
+}
 
 
 def rendered(page: str) -> str:

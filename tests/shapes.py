@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "docs" / "schemas"
-ERROR = "error"
+ERROR, EXPLAIN = "error", "explain"  # what any command prints, in the place of its own document
 Schema = dict[str, Any]
 
 
 @functools.cache
 def schemas() -> dict[str, Schema]:
-    """By the command's name; and the one of failures."""
+    """By the command's name; and those of failures and of --explain."""
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(SCHEMAS.glob("*.json"))}
 
 
@@ -78,18 +78,25 @@ def check(argv: Sequence[str], code: int, out: str, err: str) -> None:
     words = list(argv[argv.index("--search-root") + 2 :])
     command = words[0] if words else ""
     as_json = "--json" in words
+    if code == 2 and as_json and (command not in schemas() or command in (ERROR, EXPLAIN)):  # no task is called so
+        _check_failure(_parsed(out), code)
+        return
     if command.startswith("-") or "--help" in words or code < 0:  # Invoke's own; or killed
         return
     if command not in schemas():
         assert not as_json, f"there is no docs/schemas/{command}.json"
         return
-    # Words that Invoke itself doesn't know, a bug, and a reader that has gone end with 1, and no document.
+    # A bug, and a reader that has gone, end with 1, and no document.
     is_ours = code != 1 or any(line.startswith("error: ") for line in err.splitlines())
     codes = schemas()[command]["x-exit-codes"]
     assert str(code) in codes or not is_ours, f"invoke {command} ended with {code}, and its schema has {', '.join(codes)}"
-    if as_json and (out or is_ours):
+    if as_json and "--explain" in words and code == 0:
+        _expect(_parsed(out), f"{EXPLAIN}.json")
+    elif as_json and (out or is_ours):
         _check_document(command, code, _parsed(out))
-    elif command == "provision" and code in (0, 3) and "--plan" not in words:  # which prints a document in any case
+    elif (
+        command == "provision" and code in (0, 3) and not {"--plan", "--explain"} & set(words)
+    ):  # which prints a document in any case
         _expect(_parsed(out[out.index("\n{\n") :]), "provision.json#/$defs/result")
 
 
@@ -97,9 +104,13 @@ def _check_document(command: str, code: int, document: Any) -> None:
     if code in schemas()[command].get("x-document-codes", (0, 3)) and "error" not in document:
         _expect(document, *shapes(command))
         return
+    _check_failure(document, code)
+    assert (strange := list(strange_facts(command, document))) == [], f"facts that {ERROR}.json has for others: {strange}"
+
+
+def _check_failure(document: Any, code: int) -> None:
     _expect(document, f"{ERROR}.json")
     assert document["exit_code"] == code, f"the process ended with {code}, and its document says {document['exit_code']}"
-    assert (strange := list(strange_facts(command, document))) == [], f"facts that {ERROR}.json has for others: {strange}"
 
 
 def strange_facts(command: str, document: dict[str, Any]) -> Iterator[str]:

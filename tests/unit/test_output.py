@@ -51,7 +51,9 @@ def nodes(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_every_command_has_a_schema() -> None:
-    assert sorted(shapes.schemas()) == sorted([*COMMANDS, shapes.ERROR]), "docs/schemas/COMMAND.json; CONTRIBUTING.md says how"
+    assert sorted(shapes.schemas()) == sorted([*COMMANDS, shapes.ERROR, shapes.EXPLAIN]), (
+        "docs/schemas/COMMAND.json; CONTRIBUTING.md says how"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -187,7 +189,10 @@ def checked(*words: str, code: int = 0, out: Any = "", err: str = "") -> None:
         (["migrate", "--json"], 0, {"target": TARGET, "applied": [], "pending": []}, ""),
         (["migrate", "--json"], 1, FAILURE, "error: it broke\n"),
         (["migrate", "--json"], 1, {**FAILURE, "target": TARGET, "applied": [], "failed": "0001_a.sql"}, "error: it broke\n"),
-        (["migrate", "--json", "--no-such-flag"], 1, "", "No idea what '--no-such-flag' is!\n"),
+        (["migrate", "--json", "--no-such-flag"], 2, {**FAILURE, "exit_code": 2}, "error: it broke\n"),
+        (["migrat", "--json"], 2, {**FAILURE, "exit_code": 2}, "error: it broke\n"),
+        (["migrate", "--json", "--explain"], 0, {"command": "migrate", "values": []}, ""),
+        (["provision", "--explain"], 0, "a table", ""),
         (["migrate", "--json"], 1, "", "Traceback (most recent call last):\n"),
         (["migrate", "--json"], -9, "", ""),
         (["migrate", "--json", "--help"], 0, "Usage: ...", ""),
@@ -224,6 +229,9 @@ def test_what_is_as_it_should_be_passes(words: list[str], code: int, out: Any, e
         (["github.check"], 1, FAILURE, "github.check ended with 1"),
         (["roles"], 0, {"target": TARGET, "role": "r", "gaps": [], "changes": []}, "roles.json"),
         (["no.such"], 0, {}, "there is no docs/schemas/no.such.json"),
+        (["no.such"], 2, "", "not one JSON document"),
+        (["explain"], 2, FAILURE, "ended with 2, and its document says 1"),
+        (["migrate", "--explain"], 0, {"target": TARGET, "applied": [], "pending": []}, "explain.json"),
     ],
 )
 def test_what_is_otherwise_does_not(words: list[str], code: int, out: Any, message: str) -> None:
