@@ -40,7 +40,7 @@ class Face(Program):
         try:
             super().parse_tasks()
         except ParseError as error:
-            self._refuse(self._mistake(error))
+            self._refuse(self._no_such_page() or self._mistake(error))
         except ValueError as error:  # of Invoke's own --list-depth and --command-timeout
             self._refuse(UsageError(f"a flag of Invoke's own needs a number: {error}", words.LIST))
         if problem := next(self._overlooked(), None):
