@@ -165,9 +165,12 @@ class Face(Program):
                 elif value.startswith("--"):
                     yield words.looks_like_a_flag(flag, value, task)
         if self.tasks:
-            behind = [name for name, argument in self.core_via_tasks.args.items() if argument.got_value and name not in _ANYWHERE]
+            own = self.core_via_tasks.args
+            behind = [name for name, argument in own.items() if argument.got_value and name not in _ANYWHERE]
             before = ["dry"] if self.args.dry.value else []  # taken for --plan, wherever it stands
-            yield from (words.of_invoke(f"--{name}", self.tasks[-1].name or "", grammar) for name in [*behind, *before])
+            for name in [*behind, *before]:
+                short = {f"-{nick}" for nick in own[name].nicknames} & set(line)
+                yield words.of_invoke(f"--{name}", short.pop() if short else f"--{name}", self.tasks[-1].name or "", grammar)
 
     def _refuse(self, problem: UsageError) -> NoReturn:
         Console(as_json="--json" in self._line, in_actions=settings.in_github_actions()).failure(problem)

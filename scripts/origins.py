@@ -13,7 +13,7 @@ from typing import Any
 
 from scripts import caller, github, request, server, settings, wiring
 from scripts import dsn as dsns
-from scripts.console import Console
+from scripts.console import Console, one_line
 from scripts.errors import UsageError
 from scripts.secret import Secret
 from scripts.settings import Sources
@@ -83,7 +83,8 @@ class Value:
             "none": "not set",
             "server": f"the server of `invoke up`{f', {self.where}' if self.where else ', which is not up'}",
         }
-        return [self.name, "-" if self.text is None else self.text or '""', said.get(self.origin, self.origin)]
+        text = "-" if self.text is None else one_line(self.text) or '""'
+        return [self.name, text, one_line(said.get(self.origin, self.origin))]
 
 
 def variables(task: str, flag: str, *, as_app: bool = False) -> tuple[str, ...]:

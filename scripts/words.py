@@ -147,14 +147,14 @@ def looks_like_a_flag(flag: str, value: str, task: str) -> UsageError:
     return UsageError(f"{flag} needs a value, and got {value}", f"{flag}={value}, if that is its value; else {_help(task)}")
 
 
-def of_invoke(flag: str, task: str, grammar: Grammar) -> UsageError:
+def of_invoke(flag: str, typed: str, task: str, grammar: Grammar) -> UsageError:
     """A flag of Invoke's own behind a task, where it does nothing, and something of ours may be meant (`--dry`, `-c`)."""
     meant = {
         "--dry": f"invoke {task} --plan" if "--plan" in grammar.tasks.get(task, {}) else "",
         "--version": "invoke --version",
         "--collection": "invoke psql < FILE: a script goes to psql by stdin" if task == "psql" else "",
     }
-    return UsageError(f"{flag} is a flag of Invoke's own, and does nothing for {task}", meant.get(flag) or _help(task))
+    return UsageError(f"{typed} is a flag of Invoke's own, and does nothing for {task}", meant.get(flag) or _help(task))
 
 
 def missing_words(task: str, names: Sequence[tuple[str, str]], example: str) -> UsageError:

@@ -184,7 +184,7 @@ def test_every_example_is_understood(line: str) -> None:
         (["migrations.new"], "migrations.new needs NAME: "),
         (["migrations.new", "--jsno"], "migrations.new has no flag --jsno; did you mean --json?"),
         (["--local", "migrate"], "and stands behind the task"),
-        (["psql", "-c", "SELECT 1"], "--collection is a flag of Invoke's own, and does nothing for psql"),
+        (["psql", "-c", "SELECT 1"], "-c is a flag of Invoke's own, and does nothing for psql"),
         (["migrate", "--dry"], "--dry is a flag of Invoke's own, and does nothing for migrate"),
         (["--dry", "migrate"], "--dry is a flag of Invoke's own, and does nothing for migrate"),
         (["migrate", "--version"], "--version is a flag of Invoke's own, and does nothing for migrate"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 
@@ -11,6 +12,7 @@ from invoke.parser import Parser
 
 import tasks
 from scripts import guide
+from tests.conftest import ROOT
 
 NAMES = list(tasks.namespace.task_names)
 LINES = {name: (tasks.namespace[name].__doc__ or "").partition("\n")[0] for name in NAMES}
@@ -61,3 +63,18 @@ def test_every_example_parses(line: str) -> None:
     assert len(given) == sum(word.startswith("--") for word in words) + sum(a.positional for a in given)
     with pytest.raises(ParseError):  # it would be told
         Parser(contexts=tasks.namespace.to_contexts()).parse_argv([*words, "--no-such-flag"])
+
+
+def commands_of_the_pages() -> list[str]:
+    """Each `invoke ...` that stands as a line of its own in the pages for users, without what the shell does with it."""
+    found = []
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "migrations" / "README.md"):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        found += re.findall(r"^    (invoke [a-z].*?)(?: [<>|].*)?$", text, re.MULTILINE)
+    return found
+
+
+@pytest.mark.parametrize("line", commands_of_the_pages())
+def test_every_command_of_the_pages_parses(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    assert Parser(contexts=tasks.namespace.to_contexts()).parse_argv(words)

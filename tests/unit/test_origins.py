@@ -178,3 +178,8 @@ def test_the_dsn_of_the_application_is_the_one_where_the_application_is_meant() 
 
 def test_a_dsn_without_a_password_is_shown_as_it_is() -> None:
     assert explained("status", dsn="postgresql://me@localhost/serving")["--dsn"].text == "postgresql://me@localhost/serving"
+
+
+def test_a_value_of_several_lines_is_one_row() -> None:
+    value = explained("up", env={"POSTGRES_IMAGE": "a\n::error::b\x1b[2J"})["POSTGRES_IMAGE"]
+    assert value.row()[1] == "a\\n::error::b\\x1b[2J"

@@ -124,4 +124,6 @@ def test_a_value_that_looks_like_a_flag_can_be_given_all_the_same() -> None:
     ],
 )
 def test_what_is_meant_by_a_flag_of_invoke(flag: str, task: str, hint: str) -> None:
-    assert words.of_invoke(flag, task, GRAMMAR).hint == hint
+    problem = words.of_invoke(flag, "-x", task, GRAMMAR)
+    assert problem.message.startswith("-x is a flag of Invoke's own, ")
+    assert problem.hint == hint
