@@ -133,8 +133,12 @@ def _stray(word: str, task: str, line: Sequence[str], grammar: Grammar) -> Usage
 
 def may_be_secret(word: str, line: Sequence[str]) -> bool:
     """Whether a word had better not be repeated: it may be the rest of a password, or a DSN."""
-    flags = (one.partition("=")[0] for one in (line[: line.index(word)] if word in line else line))
-    return "://" in word or any(flag == "--dsn" or flag.endswith("password") for flag in flags)
+    before = line[: line.index(word)] if word in line else line
+    return "://" in word or any(_takes_secret(one.partition("=")[0]) for one in before)
+
+
+def _takes_secret(flag: str) -> bool:
+    return flag == "--dsn" or flag.endswith("password")
 
 
 def without_value(flag: str, task: str | None) -> UsageError:
@@ -144,7 +148,9 @@ def without_value(flag: str, task: str | None) -> UsageError:
 
 def looks_like_a_flag(flag: str, value: str, task: str) -> UsageError:
     """A value that was probably meant as a flag of its own."""
-    return UsageError(f"{flag} needs a value, and got {value}", f"{flag}={value}, if that is its value; else {_help(task)}")
+    shown = "VALUE" if _takes_secret(flag) else value
+    got = "what looks like a flag" if _takes_secret(flag) else value
+    return UsageError(f"{flag} needs a value, and got {got}", f"{flag}={shown}, if that is its value; else {_help(task)}")
 
 
 def of_invoke(flag: str, typed: str, task: str, grammar: Grammar) -> UsageError:

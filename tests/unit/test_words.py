@@ -111,6 +111,9 @@ def test_the_first_misspelt_flag_is_the_one_that_is_named(line: str, expected: s
 
 def test_a_value_that_looks_like_a_flag_can_be_given_all_the_same() -> None:
     assert "--to=--lokal" in words.looks_like_a_flag("--to", "--lokal", "migrate").hint
+    problem = words.looks_like_a_flag("--admin-password", "--pa55", "roles")
+    assert "--admin-password=VALUE" in problem.hint
+    assert "pa55" not in problem.message + problem.hint
 
 
 @pytest.mark.parametrize(
