@@ -148,7 +148,9 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
         except KeyboardInterrupt:
             console.failure(Interrupted("interrupted"))
             code = ExitCode.INTERRUPTED
-        except BrokenPipeError:  # the reader of our output, `head` say, has gone
+        except OSError as error:
+            if not shell.is_broken_pipe(error):
+                raise
             sys.stderr.close()
             code = ExitCode.FAILED
         if code is not ExitCode.OK:

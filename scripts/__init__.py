@@ -10,15 +10,16 @@ ledger's SQL), `plan` (the files against the ledger), `locks` (which statements 
 `failures` (what az says when something goes wrong), `blueprint` (Azure against what is asked for), `request` (what flags and
 settings ask `provision` for), `caller` (this machine's address), `containerapp` (what a Container App may say), `changes` (one
 against the one that stands), `wiring` (what a workflow needs, against what stands).
-Floor 2 drives one thing each: `embedded` and `container` (a PostgreSQL of our own), `server` (which of them is up), `clients`
-(where psql comes from), `scratch` (servers for a moment), `psql` (its words), `lock`, `pooler` (between us and the server),
-`target` (which database, by which psql), `blockers` (who holds a lock), `explain` (why a file failed), `preflight`
-(extensions), `pg_dump` (its words), `runner` (applies the files), `comparison` (of a database with what the files build),
-`builds` (what they come to), `az` (az's words), `apps` (those for Container Apps), `identities` (those for a workflow's
-identity), `gh` (gh's words), `handover` (where a DSN goes), `access` (rights, through a session), `probe` (the self-test of a
-role), `opening` (through a firewall, for a while), `build` (carries a blueprint out), `foundation` (a flexible server that
-stands), `manifest` (a template with its settings), `github` (what the deployment needs there), `squawk` (the linter's words),
-`git` (git's words). Beside them, for the command line itself: `guide` (its list and help pages, with the examples), `words` (what
+Floor 2 drives one thing each: `embedded` and `container` (a PostgreSQL of our own), `engine` (what Docker it is, and how its
+containers come to this machine), `server` (which PostgreSQL is up), `clients` (where psql comes from), `scratch` (servers for
+a moment), `psql` (its words), `lock`, `pooler` (between us and the server), `target` (which database, by which psql),
+`blockers` (who holds a lock), `explain` (why a file failed), `preflight` (extensions), `pg_dump` (its words), `runner`
+(applies the files), `comparison` (of a database with what the files build), `builds` (what they come to), `az` (az's words),
+`apps` (those for Container Apps), `identities` (those for a workflow's identity), `gh` (gh's words), `handover` (where a DSN
+goes), `access` (rights, through a session), `probe` (the self-test of a role), `opening` (through a firewall, for a while),
+`build` (carries a blueprint out), `foundation` (a flexible server that stands), `manifest` (a template with its settings),
+`github` (what the deployment needs there), `squawk` (the linter's words), `git` (git's words).
+Beside them, for the command line itself: `guide` (its list and help pages, with the examples), `words` (what
 was meant by a word that nobody knows), `origins` (where each value comes from), and `face` (the only one that knows Invoke's
 Program).
 Floor 3 does what a user asks for: `migrate`, `drift`, `lint`, `new` (a migration's file), `prove`, `baseline`, `repair`,

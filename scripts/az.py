@@ -93,7 +93,7 @@ class Az:
         program = shell.which("az", env)
         if program is None:
             raise UsageError("the az command is not on PATH", _INSTALL_HINT)
-        self._program = str(Path(program).absolute())  # it is started elsewhere, and PATH may be relative
+        self._command = command(Path(program).absolute())  # it is started elsewhere, and PATH may be relative
         self._env = {**clean_env(env), **_SETTINGS}
         self._redact = redact
         self._run = run
@@ -112,7 +112,7 @@ class Az:
 
     def try_ask(self, *questions: Question[Any]) -> list[Any]:
         """As `ask`, with an AzError in the place of an answer that failed."""
-        argvs = [[self._program, *question.words] for question in questions]
+        argvs = [[*self._command, *question.words] for question in questions]
         with _ended():
             results = self._run_together(argvs, env=self._env, cwd=self._path, timeout=_ASKING)
         return [self._parsed(question, result) for question, result in zip(questions, results, strict=True)]
@@ -121,7 +121,7 @@ class Az:
         """A call that changes something; returns what it printed. `timeout` is in seconds. Raises AzError."""
         with _ended():
             result = self._run(
-                [self._program, *words],
+                [*self._command, *words],
                 env=self._env,
                 cwd=self._path,
                 stdin=stdin.reveal().encode("utf-8") if stdin else b"",
@@ -150,6 +150,19 @@ class Az:
         if isinstance(answer, AzError):
             raise answer
         return answer
+
+
+def command(program: Path) -> list[str]:
+    """How az is started: on Windows, past its batch file, by the Python beside or above it, as that would do.
+
+    cmd.exe reads a batch file's arguments again, and would change some: the name of a resource group may hold parentheses. And
+    `-I` has that Python ignore PYTHONIOENCODING, so that it is told by `-X` in which encoding a password comes.
+    """
+    if program.suffix.lower() in (".cmd", ".bat"):
+        for folder in (program.parent, program.parent.parent):  # of pip's in an environment, and of the installer's and the ZIP's
+            if (folder / "python.exe").is_file():
+                return [str(folder / "python.exe"), "-X", "utf8", "-IBm", "azure.cli"]
+    return [str(program)]
 
 
 @contextlib.contextmanager

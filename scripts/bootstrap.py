@@ -1,6 +1,6 @@
 """Makes `.venv` from the lock files and runs a command inside it.
 
-    python3 scripts/bootstrap.py invoke quickstart
+    python3 scripts/bootstrap.py invoke quickstart      (Windows: py scripts/bootstrap.py ...)
     python3 scripts/bootstrap.py nox
 
 Standard library only, so that a fresh clone needs nothing but Python. The environment is made again whenever a
@@ -10,6 +10,7 @@ azure-cli gets an environment of its own.
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import venv
@@ -85,6 +86,7 @@ def main(arguments):
     command = [find_command(arguments[0]), *where(arguments[0]), *arguments[1:]]
     try:
         if os.name == "nt":  # exec on Windows returns to the shell before the command ends
+            signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the command's, which ends in order, or goes on
             return subprocess.call(command)
         os.execvp(command[0], command)
     except FileNotFoundError:

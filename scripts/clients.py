@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import time
@@ -15,9 +16,8 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from shutil import copyfile, disk_usage, rmtree
 from typing import Protocol, cast
-from urllib.parse import urlsplit
 
-from scripts import PRODUCT, embedded, shell
+from scripts import PRODUCT, embedded, engine, shell
 from scripts import dsn as dsns
 from scripts.dsn import Dsn, clean_env, pgpass
 from scripts.errors import OpsError, UsageError
@@ -30,6 +30,10 @@ _STALE = 3600  # seconds; nobody takes that long to connect
 _BLOCK = 4096  # bytes that a small file takes
 _WORK = PurePosixPath("/work")  # the container's folder for everything that it is given
 _ENGINE_TIMEOUT = 60.0  # seconds for one answer of the Docker engine, an image pull excepted
+_ANSWER_TIMEOUT = 20.0  # seconds for the question whether there is one
+# As docker and Podman say it, which may be called docker.
+_NO_IMAGE = re.compile("(?i)no such image|image not known")
+_NO_ENGINE = re.compile("Cannot connect|error during connect|trying to connect|Is the docker daemon running")
 INSTALL_HINT = (
     "install psql (Debian: postgresql-client; macOS: brew install libpq; Windows: the PostgreSQL installer), "
     "or start Docker and use --docker"
@@ -137,12 +141,18 @@ class ProgramClient:
 
     def stage(self, files: Mapping[str, Content]) -> str:
         # Copies, so that what was checked is what runs, whatever happens to the folder meanwhile.
+        assert self._folder is not None  # since `start`
         size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in files.values())
-        if self._staging is not None:
+        before = self._staging or self._folder  # where psql is
+        if self._staging is not None and self._staging.parent != self._folder:  # one in the folder goes with it: psql is in it
             rmtree(self._staging, ignore_errors=True)
-        self._staging = Path(tempfile.mkdtemp(prefix=PREFIX, dir=memory(size + _BLOCK * len(files), self.env)))
+        in_memory = memory(size + _BLOCK * len(files), self.env)
+        self._staging = Path(tempfile.mkdtemp(prefix=PREFIX, dir=in_memory or self._folder))
         self._staged = dict(files)
-        return str(self._staging)
+        if in_memory or self._folder not in (before, before.parent):
+            return str(self._staging)
+        # On Windows, psql takes the name of a folder for text in the system's code page, and finds none below C:\Users\Jürgen.
+        return os.path.relpath(self._staging, before)
 
     def provide(self, paths: Iterable[str]) -> None:
         # One by one, while psql is busy with earlier ones: writing a thousand files beforehand takes 0.3 s.
@@ -171,7 +181,7 @@ class ProgramClient:
     def close(self) -> int:
         if self._code is None and self._process is not None:
             self._code = self._process.close(timeout=10)
-        for folder in (self._folder, self._staging):
+        for folder in (self._staging, self._folder):
             if folder is not None:
                 rmtree(folder, ignore_errors=True)
         return self._code or 0
@@ -252,7 +262,7 @@ class DockerClient:
         with shell.uninterrupted():
             result = self._call(*create)
             self._container = result.out.strip()
-        if "No such image" in result.err:
+        if _NO_IMAGE.search(result.err):
             self._docker("pull", "--quiet", self.image, timeout=None)
             with shell.uninterrupted():
                 self._container = self._docker(*create).strip()
@@ -265,19 +275,15 @@ class DockerClient:
             return dsn, []
         if dsn.is_socket:
             raise UsageError("a container can't reach a unix socket", "use --psql local, or a DSN with host and port")
-        system, name = self._docker("info", "--format", "{{.OperatingSystem}}\t{{.Name}}").rstrip("\n").split("\t")
-        endpoint = (
-            self.env.get("DOCKER_HOST") or self._docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
-        )
-        machine = urlsplit(endpoint).hostname  # None of a unix socket or a named pipe
-        if machine not in (None, "localhost", "127.0.0.1", "::1"):
-            raise UsageError(
-                f"the DSN leads to this machine, and the Docker engine runs on another ({name})",
-                "use --psql local, or a DSN that the engine's machine can reach",
-            )
-        if "Docker Desktop" in system or self.platform != "linux":
-            return dsn.with_host(",".join(["host.docker.internal"] * len(dsn.hosts))), []
-        return dsn, ["--network", "host"]
+        return engine.look(self._docker, self.env).route(dsn, platform=self.platform, ask=self._docker)
+
+    def reaches(self, dsn: Dsn) -> bool:
+        """Whether an engine answers whose containers come to the server."""
+        try:
+            self._reachable(dsn) if dsn.is_local else self._docker("ps", "--quiet", timeout=_ANSWER_TIMEOUT)
+        except OpsError:
+            return False
+        return True
 
     def stage(self, files: Mapping[str, Content]) -> str:
         from scripts.archive import tar
@@ -316,8 +322,10 @@ class DockerClient:
         return result.out
 
     def _refused(self, word: str, result: shell.Result) -> OpsError:
-        no_engine = "Cannot connect" in result.err
-        hint = "is Docker running? `docker info` says" if no_engine else f"image: {self.image} (POSTGRES_IMAGE)"
+        no_engine = _NO_ENGINE.search(result.err)
+        hint = (
+            "is Docker running, and may you use it? `docker info` says" if no_engine else f"image: {self.image} (POSTGRES_IMAGE)"
+        )
         return OpsError(f"docker {word} failed: {result.err.strip()}", hint)
 
 
@@ -332,7 +340,7 @@ def _sweep() -> None:
 def memory(size: int, env: Mapping[str, str]) -> str | None:
     """A folder in memory with room for `size` bytes, where the system has one (Linux) and TMPDIR names no other."""
     # A thousand new files on a disk take 0.3 s, and cost the server too where its fsync shares the disk's journal.
-    if env.get("TMPDIR"):
+    if shell.WINDOWS or env.get("TMPDIR"):
         return None
     with contextlib.suppress(OSError):
         if os.access(_SHARED_MEMORY, os.W_OK) and disk_usage(_SHARED_MEMORY).free > 2 * size:
@@ -388,7 +396,7 @@ def available(
     if which(program, env):
         at_hand = True
         yield Mode.LOCAL
-    if which("docker", env) and run(["docker", "info", "--format", "{{.ID}}"], env=clean_env(env), timeout=20).code == 0:
+    if which("docker", env) and DockerClient("", env, run).reaches(dsn):
         at_hand = True
         yield Mode.DOCKER
     if dsn.is_local and not dsn.needs_tls:

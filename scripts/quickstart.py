@@ -7,7 +7,7 @@ from scripts.console import Console
 from scripts.errors import ExitCode
 from scripts.psql import Session
 from scripts.settings import sources
-from scripts.shell import WINDOWS
+from scripts.shell import BOOTSTRAP, WINDOWS
 
 _SCHEMAS = """SELECT nspname FROM pg_namespace
   WHERE nspname !~ '^(pg_|information_schema$|public$)' ORDER BY 1"""
@@ -68,7 +68,7 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
             ["application", str(role)],
         ]
     )
-    console.say(f"\nnext, with `python3 scripts/bootstrap.py` in front or after `{_ACTIVATE}`:")
+    console.say(f"\nnext, with `{BOOTSTRAP}` in front or after `{_ACTIVATE}`:")
     console.table([list(line) for line in _NEXT])
     migrated, made = documents
     console.document(

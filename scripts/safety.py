@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from scripts import lexer, sql
 from scripts.errors import OpsError, counted
@@ -373,8 +373,9 @@ class _Walk:
                 parts.append(part)
         else:
             path = "/".join(parts)
-            # `-` is standard input, by which psql is driven, and ~ somebody's home.
-            if name != "-" and not path.startswith("/") and not name.startswith("~") and (self.folder / path).is_file():
+            # `-` is standard input, by which psql is driven, ~ somebody's home, and C: on Windows a disk.
+            outside = name == "-" or path.startswith("/") or name.startswith("~") or PureWindowsPath(path).drive
+            if not outside and (self.folder / path).is_file():
                 return path
         self.problem(file, meta.line, f"\\{meta.name} {name}: not a file inside the migrations folder, from which paths count")
         return None

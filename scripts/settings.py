@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -83,15 +84,20 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
     """
     path = Path(env_file) if env_file else ROOT / ".env"
     values: dict[str, str | None] = {}
-    if path.is_file():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if env_file:
+            raise UsageError(f"--env-file {env_file}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} isn't UTF-8 text", "save it as UTF-8") from None
+    except OSError as error:  # a folder, or one that this user may not read
+        reason = "it is a folder" if os.path.isdir(path) else error.strerror  # noqa: PTH112  (which raises nothing itself)
+        raise UsageError(f"{path} can't be read: {reason}", "make it a file that you may read, or move it away") from None
+    else:
         from dotenv import dotenv_values
 
-        try:
-            values = dotenv_values(path, interpolate=False, encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UsageError(f"{path} isn't UTF-8 text", "save it as UTF-8") from None
-    elif env_file:
-        raise UsageError(f"--env-file {env_file}: there is no such file")
+        values = dotenv_values(stream=io.StringIO(text), interpolate=False)
     return Sources(os.environ if env is None else env, {key: value for key, value in values.items() if value}, shown(path))
 
 
@@ -147,6 +153,9 @@ def app_user(flag: str | None, found: Sources) -> str:
 
 
 def _from_stdin(read: Callable[[TextIO], str], flag: str) -> str:
+    # On Windows, what comes through a pipe would be read in the system's code page, as other characters than were meant.
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
     try:
         return read(sys.stdin)
     except UnicodeDecodeError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
+import re
 import shlex
 import shutil
 import signal
@@ -19,9 +21,10 @@ from typing import IO, Any
 from scripts.errors import OpsError
 
 WINDOWS = os.name == "nt"
+BOOTSTRAP = f"{'py' if WINDOWS else 'python3'} scripts/bootstrap.py"  # what runs a command in the project's environment
+# What ends a command in order, beside Ctrl-C: a request to end, and a terminal that is closed (on Windows, SIGBREAK says so).
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 # A process of ours gets a group of its own, so that Ctrl-C at the terminal reaches us alone and we end it in order.
-# What ends a command in order: Ctrl-C, a request to end, and (POSIX) a terminal that is closed.
-_ENDING = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 _OWN_GROUP: dict[str, Any] = {"creationflags": 0x00000200} if WINDOWS else {"start_new_session": True}  # CREATE_NEW_PROCESS_GROUP
 
 
@@ -46,6 +49,40 @@ def quoted(word: object) -> str:
 def which(program: str, env: Mapping[str, str]) -> str | None:
     """The program's path as `env`'s PATH has it, or None."""
     return shutil.which(program, path=env.get("PATH", os.defpath))
+
+
+def is_broken_pipe(error: OSError) -> bool:
+    """Whether the reader of our output, `head` say, has gone. Windows calls a write to nobody an invalid argument."""
+    return isinstance(error, BrokenPipeError) or (WINDOWS and error.errno == errno.EINVAL)
+
+
+def command_line(argv: Sequence[str | Path], env: Mapping[str, str] | None = None, *, windows: bool = WINDOWS) -> list[str] | str:
+    """The arguments as a process is started with them.
+
+    On Windows, a name is looked up as POSIX does it: in `env`'s PATH, where a program may also end in .cmd or .bat. Such a
+    batch file is run by cmd.exe, which reads its arguments again: in quotes, all of them arrive but those that hold a quote, a
+    line end or a variable's mark, for which this raises OpsError. Source:
+    https://flatt.tech/research/posts/batbadbut-you-cant-securely-execute-commands-on-windows/.
+    """
+    program, *words = map(str, argv)
+    if not windows:
+        return [program, *words]
+    if env is not None and not re.search(r"[\\/:]", program):
+        program = which(program, env) or program
+    if not program.lower().endswith((".bat", ".cmd")):
+        return [program, *words]
+    if unsafe := next((word for word in (program, *words) if re.search(r'["%!\0\r\n]', word)), None):
+        raise OpsError(
+            f'{program} is a batch file, and cmd.exe would change an argument with one of " % ! or a line end in it: {unsafe!r}',
+            "write it without them, or have PATH lead to the program itself (.exe)",
+        )
+    return " ".join(map(_in_quotes, (program, *words)))
+
+
+def _in_quotes(word: str) -> str:
+    # A single backslash before the closing quote would make it an ordinary one to the program behind the batch file.
+    at_the_end = word[len(word.rstrip("\\")) :]
+    return f'"{word}{at_the_end}"'
 
 
 def run(
@@ -88,12 +125,13 @@ class _Running:
     def __init__(
         self, argv: Sequence[str | Path], *, env: Mapping[str, str] | None, cwd: Path | None, user: str | None = None
     ) -> None:
-        self._argv = [str(word) for word in argv]
+        self._program = str(argv[0])
+        self._env = env
         with contextlib.ExitStack() as stack:
             self._out, self._err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
             try:
                 self._popen = subprocess.Popen(
-                    self._argv,
+                    command_line(argv, env),
                     stdin=subprocess.PIPE,
                     stdout=self._out,
                     stderr=self._err,
@@ -111,7 +149,7 @@ class _Running:
 
     def __exit__(self, *_: object) -> None:
         if self._popen.poll() is None:
-            _kill_all(self._popen)
+            _kill_all(self._popen, self._env or {})
         if self._popen.stdin is not None:
             with contextlib.suppress(OSError):  # what was still to be written to it
                 self._popen.stdin.close()
@@ -122,17 +160,19 @@ class _Running:
         try:
             self._popen.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise OpsError(f"{self._argv[0]} did not answer within {timeout:g} s") from None
+            raise OpsError(f"{self._program} did not answer within {timeout:g} s") from None
         self._out.seek(0)
         self._err.seek(0)
         out = self._out.read()
         return Result(code=self._popen.returncode, out=_text(out), err=_text(self._err.read()), raw=out)
 
 
-def _kill_all(popen: subprocess.Popen[bytes]) -> None:
+def _kill_all(popen: subprocess.Popen[bytes], env: Mapping[str, str]) -> None:
     """Kills a program and what it has started: az is often a script that starts the real one, which would go on writing."""
     if WINDOWS:
-        command = ["taskkill", "/T", "/F", "/PID", str(popen.pid)]
+        # By its path: a name alone would be looked for in the folder at hand first.
+        program = Path(env.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
+        command = [str(program), "/T", "/F", "/PID", str(popen.pid)]
         subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     else:
         with contextlib.suppress(ProcessLookupError):
@@ -156,7 +196,7 @@ class Process:
     def __init__(self, argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path | None = None) -> None:
         try:
             self._popen = subprocess.Popen(
-                [str(word) for word in argv],
+                command_line(argv, env),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -229,7 +269,7 @@ class Attached:
         process = None
         try:
             with uninterrupted():
-                process = subprocess.Popen([str(word) for word in argv], env=dict(env))
+                process = subprocess.Popen(command_line(argv, env), env=dict(env))
             self.code = process.wait()
         except OSError as error:
             raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None

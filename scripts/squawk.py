@@ -88,7 +88,7 @@ def program() -> Path:
     paths = [Path(str(file.locate())).resolve() for file in files if file.stem == "squawk" and file.suffix in ("", ".exe")]
     found = next((path for path in paths if path.is_file()), None)
     if found is None:
-        raise UsageError("squawk (squawk-cli) is not installed here", "run this through `python3 scripts/bootstrap.py`")
+        raise UsageError("squawk (squawk-cli) is not installed here", f"run this through `{shell.BOOTSTRAP}`")
     return found
 
 

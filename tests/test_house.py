@@ -61,6 +61,7 @@ ORDER = [
     ),
     *(
         "embedded",
+        "engine",
         "container",
         "server",
         "clients",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,6 +46,12 @@ def made(bootstrap: ModuleType) -> ModuleType:
     """The same, with an environment that matches the locks."""
     bootstrap.STAMP.write_text(bootstrap.fingerprint())
     return bootstrap
+
+
+def starting(monkeypatch: pytest.MonkeyPatch, start: Callable[[list[str]], object]) -> None:
+    """Has `start` take the place of what starts a command: exec, and on Windows a process."""
+    monkeypatch.setattr(os, "execvp", lambda program, argv: start([program, *argv[1:]]))
+    monkeypatch.setattr(subprocess, "call", start)
 
 
 def refuse(*args: object, **_: object) -> None:
@@ -176,21 +184,34 @@ def test_a_command_that_is_nowhere_is_named(made: ModuleType, monkeypatch: pytes
         raise FileNotFoundError
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr(os, "execvp", missing)
+    starting(monkeypatch, missing)
     with pytest.raises(SystemExit, match="no command 'nowhere' in"):
         made.main(["nowhere", "--flag"])
 
 
 def test_the_command_runs_inside_the_environment(made: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     (made.BIN / "nox").touch()
-    ran: list[tuple[str, list[str]]] = []
+    ran: list[list[str]] = []
     environment = {"PATH": "/bin"}
     monkeypatch.setattr(os, "environ", environment)
-    monkeypatch.setattr(os, "execvp", lambda program, argv: ran.append((program, argv)))
+    starting(monkeypatch, ran.append)
     made.main(["nox", "-s", "unit"])
-    nox = str(made.BIN / "nox")
-    assert ran == [(nox, [nox, "-s", "unit"])]
+    assert ran == [[str(made.BIN / "nox"), "-s", "unit"]]
     assert environment == {"PATH": f"{made.BIN}{os.pathsep}/bin", "VIRTUAL_ENV": str(made.VENV)}
+
+
+def test_on_windows_ctrl_c_is_the_command_s_and_its_exit_code_counts(made: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(argv: list[str]) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 7
+
+    monkeypatch.setattr(made, "os", SimpleNamespace(name="nt", environ={}, pathsep=os.pathsep))
+    monkeypatch.setattr(subprocess, "call", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert made.main(["python"]) == 7
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
@@ -206,12 +227,12 @@ def test_the_project_is_found_from_every_folder(
     monkeypatch.setattr(made, "ROOT", root)
     (root / "a" / "b").mkdir(parents=True)
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr(os, "execvp", lambda program, argv: ran.append(argv[1:]))
+    starting(monkeypatch, lambda argv: ran.append(argv[1:]))
     monkeypatch.chdir(tmp_path)
     made.main([command, "-x"])
     monkeypatch.chdir(root / inside)
     made.main([command, "-x"])
-    assert ran == [[*(word.replace("ROOT", str(root)) for word in words), "-x"], ["-x"]]
+    assert ran == [[*(word.replace("ROOT", str(root)).replace("/", os.sep) for word in words), "-x"], ["-x"]]
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,15 @@ class Spawn:
         return cast("shell.Process", Started())
 
 
+VERSION = json.dumps({"Server": {"Components": [{"Name": "Engine"}, {"Name": "containerd"}, {"Name": "runc"}]}})
+
+
+def info(**more: object) -> str:
+    """What `docker info` says of an ordinary engine on Linux."""
+    usual = {"OperatingSystem": "Debian GNU/Linux 12 (bookworm)", "Name": "engine-1", "SecurityOptions": ["name=seccomp"]}
+    return json.dumps({**usual, **more})
+
+
 @dataclass
 class Docker:
     """A docker command that answers from a table, by its first word (and second, where there are several kinds)."""
@@ -87,7 +97,8 @@ class Docker:
                         self.modes.add(member.mode)
                         self.files[member.name] = cast("Any", archive.extractfile(member)).read()
         known = {
-            "info": "Debian GNU/Linux 12 (bookworm)\tengine-1\n",
+            "info": info(),
+            "version": VERSION,
             "context": "unix:///var/run/docker.sock\n",
             "create": "c0ffee\n",
             **self.answers,
@@ -107,7 +118,8 @@ def on_path(*programs: str) -> Callable[[str, Mapping[str, str]], str | None]:
 
 
 def answering(code: int) -> shell.Run:
-    return lambda argv, **_: shell.Result(code=code, out="", err="")
+    """A docker whose engine answers, or doesn't."""
+    return Docker() if code == 0 else lambda argv, **_: shell.Result(code=code, out="", err="")
 
 
 def no_process(argv: Sequence[str], **_: object) -> shell.Result:
@@ -150,8 +162,16 @@ def test_auto_says_what_to_install_when_no_psql_could_reach_the_server(programs:
 def test_auto_asks_the_engine_without_the_settings_of_libpq() -> None:
     docker = Docker()
     chosen(Mode.AUTO, parsed(REMOTE), "docker", run=docker)
-    assert docker.calls == [["docker", "info", "--format", "{{.ID}}"]]
+    assert docker.calls == [["docker", "ps", "--quiet"]]
     assert docker.envs == [CLEAN]
+
+
+def test_auto_passes_over_an_engine_whose_containers_do_not_reach_this_machine() -> None:
+    elsewhere = Docker({"context": "ssh://me@box\n"})
+    assert chosen(Mode.AUTO, parsed(LOCALHOST), "docker", run=elsewhere).mode is Mode.EMBEDDED
+    assert chosen(Mode.AUTO, parsed(REMOTE), "docker", run=elsewhere).mode is Mode.DOCKER
+    rootless = DockerClient("image:1", ENV, Docker({"info": info(SecurityOptions=["name=rootless"])}), platform="linux")
+    assert (rootless.reaches(parsed(LOCALHOST)), rootless.reaches(parsed(REMOTE))) == (False, True)
 
 
 def test_local_is_the_psql_of_the_path() -> None:
@@ -262,10 +282,12 @@ def test_a_program_finds_the_tls_files_from_its_own_folder(temp: Path, monkeypat
 
 def test_a_program_reads_copies_with_the_same_names_made_when_they_are_due(temp: Path) -> None:
     (temp / "2.csv").write_text("-- data")
-    client = ProgramClient("/usr/bin/psql", ENV, Mode.LOCAL, Spawn())
+    client = ProgramClient("/usr/bin/psql", ENV, Mode.LOCAL, spawn := Spawn())
     client.start(parsed(LOCALHOST))
 
-    work = Path(client.stage({"1.sql": b"checked", "sub/2.csv": temp / "2.csv"}))
+    [(_, _, cwd)] = spawn.calls
+    assert cwd is not None
+    work = cwd / client.stage({"1.sql": b"checked", "sub/2.csv": temp / "2.csv"})
     assert list(work.iterdir()) == []
     client.provide(["sub/2.csv"])
     client.provide(["1.sql", "sub/2.csv"])
@@ -273,6 +295,23 @@ def test_a_program_reads_copies_with_the_same_names_made_when_they_are_due(temp:
     assert (work / "sub" / "2.csv").read_text() == "-- data"
     client.close()
     assert not work.exists()
+
+
+def test_without_a_folder_in_memory_psql_is_told_of_its_files_from_where_it_is(temp: Path) -> None:
+    """On Windows, it finds no folder whose name isn't in the system's code page."""
+    spawn = Spawn()
+    client = ProgramClient("/usr/bin/psql", {**ENV, "TMPDIR": str(temp)}, Mode.LOCAL, spawn)
+    client.start(parsed(LOCALHOST))
+    [(_, _, at)] = spawn.calls
+    assert at is not None
+    for text in (b"first", b"second", b"third"):
+        relative = client.stage({"1.sql": text})
+        assert not Path(relative).is_absolute()
+        at = at / relative  # it follows
+        client.provide(["1.sql"])
+        assert (at / "1.sql").read_bytes() == text
+    client.close()
+    assert list(temp.iterdir()) == []
 
 
 def test_a_password_file_that_a_killed_runner_left_is_deleted_an_hour_later(temp: Path) -> None:
@@ -347,7 +386,7 @@ def test_another_program_gets_a_container_just_as_psql_does() -> None:
 def test_where_the_engine_has_a_machine_of_its_own_localhost_is_the_host_by_another_name(
     platform: str, system: str, endpoint: str, uri: str, seen: str
 ) -> None:
-    docker = Docker({"info": f"{system}\tengine-1\n", "context": f"{endpoint}\n"})
+    docker = Docker({"info": info(OperatingSystem=system), "context": f"{endpoint}\n"})
     _, create = started(uri, docker, platform=platform)
     assert create[-1] == seen
     assert "--network" not in create
@@ -364,7 +403,7 @@ def test_an_engine_that_listens_on_this_machine_is_no_remote_one(endpoint: str) 
 def test_localhost_is_refused_for_an_engine_on_another_machine(endpoint: str, by_variable: bool) -> None:
     docker = Docker({} if by_variable else {"context": f"{endpoint}\n"})
     env = {**ENV, "DOCKER_HOST": endpoint} if by_variable else ENV
-    with pytest.raises(UsageError, match=r"engine runs on another \(engine-1\)") as caught:
+    with pytest.raises(UsageError, match=r"engine runs on another \(engine-1, (10\.0\.0\.7|box|box\.example\.com)\)") as caught:
         DockerClient("image:1", env, docker, platform="linux", spawn=Spawn()).start(parsed(LOCALHOST))
     assert "--psql local" in str(caught.value.hint)
     assert docker.words("create") == []
@@ -416,8 +455,16 @@ def test_a_tls_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert docker.words("create") == []
 
 
-def test_an_image_that_is_not_there_is_pulled_once_by_itself() -> None:
-    missing = shell.Result(code=1, out="", err="Error response from daemon: No such image: image:1\n")
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Error response from daemon: No such image: image:1",
+        "Error response from daemon: no such image: docker.io/library/image:1: image not known",  # Podman 4.3 at its socket
+        "Error: image:1: image not known",  # and its own command
+    ],
+)
+def test_an_image_that_is_not_there_is_pulled_once_by_itself(said: str) -> None:
+    missing = shell.Result(code=1, out="", err=f"{said}\n")
     docker = Docker({"create": [missing, shell.Result(code=0, out="c0ffee\n", err="")]})
     DockerClient("image:1", ENV, docker, spawn=Spawn()).start(parsed(REMOTE))
     assert [call[1] for call in docker.calls] == ["create", "pull", "create", "cp"]
@@ -427,7 +474,12 @@ def test_an_image_that_is_not_there_is_pulled_once_by_itself() -> None:
 
 @pytest.mark.parametrize(
     ("said", "hint"),
-    [("Cannot connect to the Docker daemon", "docker info"), ("invalid reference format", "image: image:1")],
+    [
+        ("Cannot connect to the Docker daemon", "docker info"),
+        ("error during connect: open //./pipe/docker_engine: The system cannot find the file specified.", "docker info"),
+        ("permission denied while trying to connect to the Docker daemon socket", "docker info"),
+        ("invalid reference format", "image: image:1"),
+    ],
 )
 def test_what_docker_refuses_is_said_with_the_next_step(said: str, hint: str) -> None:
     docker = Docker({"create": [shell.Result(code=125, out="", err=f"{said}\n")]})

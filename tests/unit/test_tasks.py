@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 import tasks
+from scripts import shell
+
+APOSTROPHE = "it's.env"
 
 
 @pytest.mark.parametrize(
@@ -16,13 +19,16 @@ import tasks
         ({}, "invoke provision"),
         ({"server_name": None, "plan": False, "allow_cidr": []}, "invoke provision"),
         ({"server_name": "srv1", "plan": True}, "invoke provision --server-name srv1 --plan"),
-        ({"location": "East US", "env_file": "it's.env"}, "invoke provision --location 'East US' --env-file 'it'\"'\"'s.env'"),
+        (
+            {"location": "East US", "env_file": "it's.env"},
+            f"invoke provision --location {shell.quoted('East US')} --env-file {shell.quoted(APOSTROPHE)}",
+        ),
         (
             {"allow_cidr": ["192.0.2.1", "203.0.113.0/24,10.0.0.0/9"]},
             "invoke provision --allow-cidr 192.0.2.1 --allow-cidr 203.0.113.0/24,10.0.0.0/9",
         ),
         ({"admin_password": "-"}, "invoke provision --admin-password -"),
-        ({"admin_password_file": "my password"}, "invoke provision --admin-password-file 'my password'"),
+        ({"admin_password_file": "my password"}, f"invoke provision --admin-password-file {shell.quoted('my password')}"),
         (
             {"reset_admin_password": True, "keep_password": True},
             "invoke provision --reset-admin-password --keep-password",
