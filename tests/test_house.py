@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import scripts
 import tasks
-from scripts import caller, manifest, render, request
+from scripts import caller, github, manifest, render, request, settings, wiring
 from tests.conftest import ROOT
 
 FLOOR_3 = (
@@ -180,7 +182,9 @@ def test_every_flag_is_declared_once_and_used() -> None:
 def test_every_setting_stands_in_the_example() -> None:
     sources = "".join((ROOT / "scripts" / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
     face = (ROOT / "tasks.py").read_text(encoding="utf-8")
-    read = set(re.findall(r'get\("(POSTGRES_\w+)"\)', sources)) | {"POSTGRES_ADMIN_DSN", "POSTGRES_DSN", caller.VARIABLE}
+    read = set(re.findall(r'\bfound\.get\("([A-Z]\w+)"\)', sources)) | {*settings.DSN_VARIABLES, caller.VARIABLE}
+    # The workflow's identity is the workflow's own: `github.setup` sets it there, and nobody's .env has a part in it.
+    read |= {entry.name for entry in github.EVERYTHING} - {wiring.CLIENT_ID, wiring.TENANT_ID}
     read |= {
         request.variable(flag) for flag in re.findall(r'reader\.(?:text|checked|number|switch|choice|several)\("(\w+)"', sources)
     }
@@ -207,6 +211,10 @@ def test_locks_hold_hashes_and_no_address() -> None:
 def test_every_file_is_lf_and_utf_8() -> None:
     for path in [
         *ROOT.glob("*.*"),
+        *(ROOT / ".ci").iterdir(),
+        *(ROOT / ".github").rglob("*.yml"),
+        *(ROOT / "deploy").iterdir(),
+        *(ROOT / "docs").rglob("*.*"),
         *(ROOT / "scripts").rglob("*.py"),
         *(ROOT / "migrations").rglob("*"),
         *(ROOT / "tests").rglob("*.py"),
@@ -214,6 +222,51 @@ def test_every_file_is_lf_and_utf_8() -> None:
         if path.is_file() and path.name != ".env":
             assert b"\r" not in path.read_bytes(), path
             path.read_text(encoding="utf-8")
+
+
+def test_git_gives_every_system_the_same_line_ends() -> None:
+    """SQL is checksummed, data are read by \\copy, and .ci/run by bash, as they are in the checkout."""
+    lines = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "* text=auto eol=lf"
+
+
+def test_hooks_run_the_project_s_own_locked_tools() -> None:
+    """A hook of another repository is pinned as an action is: by its whole SHA, with the version behind it."""
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    locked = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8") + (ROOT / "requirements" / "runtime.txt").read_text()
+    for repository in yaml.safe_load(text)["repos"]:
+        if repository["repo"] != "local":
+            assert re.search(rf"rev: {re.escape(repository['rev'])} # v\d", text), repository["repo"]
+            assert re.fullmatch(r"[0-9a-f]{40}", repository["rev"]), repository["repo"]
+            continue
+        for hook in repository["hooks"]:
+            if hook["language"] == "fail":
+                continue
+            program, script, tool, *_ = hook["entry"].split()
+            assert (hook["language"], program, script) == ("system", "python3", "scripts/bootstrap.py"), hook["id"]
+            assert re.search(rf"^{tool}==", locked, re.MULTILINE), hook["id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        *((".env", False), ("prod.env", False), ("deploy/.env", False), (".local/server.env", False)),
+        *((".env.example", True), ("scripts/environment.py", True), (".envrc.md", True)),
+    ],
+)
+def test_no_dotenv_file_gets_past_the_hook(path: str, kept: bool) -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    [hook] = [hook for hook in hooks if hook["language"] == "fail"]
+    assert (re.search(hook["files"], path) is None) is kept
+
+
+def test_editors_are_told_what_the_checks_ask_for() -> None:
+    editor = configparser.ConfigParser(strict=True)
+    editor.read_string("[top]\n" + (ROOT / ".editorconfig").read_text(encoding="utf-8"))
+    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]
+    assert editor["top"]["root"] == "true"
+    assert (editor["*"]["charset"], editor["*"]["end_of_line"], editor["*"]["insert_final_newline"]) == ("utf-8", "lf", "true")
+    assert (editor["*.py"]["indent_size"], editor["*.py"]["max_line_length"]) == ("4", str(ruff["line-length"]))
 
 
 def test_public_functions_have_docstrings_and_types() -> None:

@@ -68,7 +68,7 @@ NO_NAMES = {
 }
 OWN_NAMES: dict[str, dict[str, Any]] = {
     "os": {"name": "nt"},
-    "signal": {"CTRL_C_EVENT": 0, "CTRL_BREAK_EVENT": 1, "SIGBREAK": signal.SIGTERM},  # one that this system takes
+    "signal": {"CTRL_C_EVENT": 0, "CTRL_BREAK_EVENT": 1, "SIGBREAK": signal.SIGUSR1},  # one that this system takes
     "sys": {"platform": "win32"},
 }
 

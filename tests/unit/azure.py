@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
@@ -91,11 +92,16 @@ def failed(text: str, code: int = 1) -> Result:
     return Result(code=code, out="", err=text)
 
 
+def program_in(folder: Path, name: str) -> Path:
+    """A program that could be started, and never is."""
+    path = folder / (f"{name}.cmd" if os.name == "nt" else name)
+    path.touch(mode=0o755)
+    return path
+
+
 def az_in(folder: Path) -> dict[str, str]:
     """An environment in which an az stands on PATH."""
-    program = folder / "az"
-    program.write_text("")
-    program.chmod(0o755)
+    program_in(folder, "az")
     return {"PATH": str(folder)}
 
 

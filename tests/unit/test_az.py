@@ -18,7 +18,20 @@ from scripts.flexible import Server
 from scripts.secret import Secret
 from scripts.shell import Result
 from tests.azure.regions import Region as EmulatedRegion
-from tests.unit.azure import SKUS, SUBSCRIPTION, az_in, failed, ok, region, rule, rule_json, server, server_json, wanted
+from tests.unit.azure import (
+    SKUS,
+    SUBSCRIPTION,
+    az_in,
+    failed,
+    ok,
+    program_in,
+    region,
+    rule,
+    rule_json,
+    server,
+    server_json,
+    wanted,
+)
 
 PASSWORD = "S3cret,@odd/&chars"
 WANTED = wanted()
@@ -91,7 +104,20 @@ def test_az_is_found_from_its_own_folder_where_path_is_relative(tmp_path: Path, 
     calls = Calls()
     with calls.client(tmp_path, {"PATH": "."}) as client:
         client.do("group", "list")
-    assert calls.argvs == [[str(tmp_path / "az"), "group", "list"]]
+    assert calls.argvs == [[str(program_in(tmp_path, "az")), "group", "list"]]
+
+
+@pytest.mark.parametrize("batch", ["wbin/az.cmd", "az.cmd", "az.bat"])  # of the installer; of an environment, older and newer
+def test_on_windows_az_is_started_past_its_batch_file_whose_arguments_would_be_read_again(tmp_path: Path, batch: str) -> None:
+    (tmp_path / "wbin").mkdir()
+    for file in (batch, "python.exe"):
+        (tmp_path / file).touch()
+    assert az.command(tmp_path / batch) == [str(tmp_path / "python.exe"), "-X", "utf8", "-IBm", "azure.cli"]
+
+
+@pytest.mark.parametrize("program", ["az.cmd", "az", "az.exe"])
+def test_an_az_without_a_python_beside_it_is_started_itself(tmp_path: Path, program: str) -> None:
+    assert az.command(tmp_path / program) == [str(tmp_path / program)]
 
 
 def test_azs_environment_has_no_database_of_ours_and_no_log_file(tmp_path: Path) -> None:
@@ -201,7 +227,7 @@ def test_a_question(tmp_path: Path, question: Question[Any], argv: list[str], ou
     calls = Calls([ok(out)])
     with calls.client(tmp_path) as client:
         assert client.ask(question) == [answer]
-    assert calls.argvs == [[str(tmp_path / "az"), *argv]]
+    assert calls.argvs == [[str(program_in(tmp_path, "az")), *argv]]
 
 
 @pytest.mark.parametrize(
@@ -370,7 +396,7 @@ def test_an_action(tmp_path: Path, action: Callable[[Az], object], argv: list[st
     calls = Calls()
     with calls.client(tmp_path) as client:
         action(client)
-    assert calls.argvs == [[str(tmp_path / "az"), *argv]]
+    assert calls.argvs == [[str(program_in(tmp_path, "az")), *argv]]
     assert calls.stdins == [stdin]
     assert "".join(argv).find(PASSWORD) == -1
     assert not any(PASSWORD in value for value in calls.envs[0].values())
@@ -405,7 +431,7 @@ def test_a_secret_goes_to_a_vault_in_a_file_that_only_its_owner_can_read(tmp_pat
     assert not files[0].parent.exists()
     assert calls.argvs == [
         [
-            *(str(tmp_path / "az"), "keyvault", "secret", "set", "--vault-name", "v1", "--name", "POSTGRES-DSN"),
+            *(str(program_in(tmp_path, "az")), "keyvault", "secret", "set", "--vault-name", "v1", "--name", "POSTGRES-DSN"),
             *("--file", str(files[0]), "--encoding", "utf-8", "--query", "id", "--output", "tsv"),
         ]
     ]

@@ -431,3 +431,26 @@ def test_an_annotation_stands_beside_a_line_and_begins_no_command_of_its_own(as_
     said = "::warning file=a%2Cb%3A100%25.sql,line=3,title=x%3A%0Ay::of ****:%0A::stop, 5%25\n"
     assert (screen.err if as_json else screen.out) == said
     assert (screen.out if as_json else screen.err) == ""
+
+
+def in_code_page(encoding: str, *, as_json: bool = False) -> tuple[Console, io.BytesIO]:
+    """A console on a pipe that Python gives the system's code page, as on Windows."""
+    written = io.BytesIO()
+    return Console(as_json=as_json, out=io.TextIOWrapper(written, encoding=encoding)), written
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("utf-8", "größe схема"), ("cp1252", "größe \\u0441\\u0445\\u0435\\u043c\\u0430")]
+)
+def test_what_an_encoding_lacks_is_no_reason_to_fail(encoding: str, shown: str) -> None:
+    console, written = in_code_page(encoding)
+    console.say("größe схема")
+    assert written.getvalue().decode(encoding).splitlines() == [shown]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF_8", "cp1252", "ascii"])
+def test_a_document_says_the_same_in_every_encoding(encoding: str) -> None:
+    console, written = in_code_page(encoding, as_json=True)
+    console.document({"a": "größe схема", "b": "\udcff"})  # the second is a byte of a file's name that is no UTF-8
+    assert json.loads(written.getvalue().decode(encoding)) == {"a": "größe схема", "b": "\udcff"}
+    assert ("größe".encode() in written.getvalue()) == (encoding.lower()[:3] == "utf")

@@ -15,6 +15,7 @@ from scripts.gh import Gh
 from scripts.secret import Secret
 from scripts.shell import Result
 from scripts.wiring import Environment, Policy
+from tests.unit.azure import program_in
 
 NOT_FOUND = Result(code=1, out='{"message":"Not Found"}', err="gh: Not Found (HTTP 404)")
 ENVIRONMENT = {
@@ -57,7 +58,7 @@ def gh_of(fake: Fake, env: Mapping[str, str]) -> Gh:
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    (tmp_path / "gh").touch(mode=0o755)
+    program_in(tmp_path, "gh")
     return {"PATH": str(tmp_path), "POSTGRES_DSN": "a secret", "PGPASSWORD": "a secret"}
 
 

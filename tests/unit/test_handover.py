@@ -21,6 +21,7 @@ from scripts.dsn import Dsn
 from scripts.errors import ExitCode, OpsError, UsageError
 from scripts.handover import VARIABLE, Destinations, set_in_file
 from scripts.secret import Secret
+from tests.unit.azure import program_in
 
 PASSWORD = ":/@%#?&'\"\\$ =ü密🔑"
 PARAMS = {"user": "me", "host": "db.example.com", "port": "5432", "dbname": "d b", "sslmode": "require"}
@@ -48,10 +49,13 @@ class Gh:
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
     """An environment whose PATH leads to a program called gh, which no unit test starts."""
-    program = tmp_path / "bin" / "gh"
-    program.parent.mkdir()
-    program.touch(0o755)
-    return {"PATH": str(program.parent), "HOME": "/home/me", "POSTGRES_DSN": URI, "PGPASSWORD": PASSWORD}
+    (tmp_path / "bin").mkdir()
+    return {
+        "PATH": str(program_in(tmp_path / "bin", "gh").parent),
+        "HOME": "/home/me",
+        "POSTGRES_DSN": URI,
+        "PGPASSWORD": PASSWORD,
+    }
 
 
 def failed(said: str, code: int = 1) -> shell.Result:

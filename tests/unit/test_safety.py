@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scripts import lexer, safety, sql
+from scripts import lexer, safety, shell, sql
 from scripts.safety import Checked
 
 T = "CREATE TABLE t (a text);\n"
@@ -94,10 +94,16 @@ def test_an_ordinary_file_is_fine(folder: Path, text: str) -> None:
         ("\\copy t", ":1: \\copy: neither FROM nor TO"),
         ("\\copy t from 'nowhere.csv'", ":1: \\copy nowhere.csv: not a file inside"),
         ("\\copy t from /etc/hosts", ":1: \\copy /etc/hosts: not a file inside"),
+        ("\\i 'C:/x.sql'", ":1: \\i C:/x.sql: not a file inside"),  # on Windows, a path of its own
+        ("\\i 'c:x.sql'", ":1: \\i c:x.sql: not a file inside"),
         ("\\encoding BIG5", ":1: \\encoding is not known"),
     ],
 )
 def test_a_command_that_reaches_out_of_psql_is_refused(folder: Path, text: str, what: str) -> None:
+    if not shell.WINDOWS:  # where such names can be those of files
+        (folder / "C:").mkdir()
+        for file in ("C:/x.sql", "c:x.sql"):
+            (folder / file).write_text("SELECT 1;\n")
     assert what in problems(folder, text)
 
 

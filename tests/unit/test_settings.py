@@ -68,6 +68,43 @@ def test_a_file_that_is_not_utf_8_is_said(tmp_path: Path) -> None:
         from_file(tmp_path, "A=größe".encode("latin-1"))
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_folder_in_the_file_s_place_is_said(tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    (tmp_path / ".env").mkdir()
+    with pytest.raises(UsageError, match=r"\.env can't be read: it is a folder") as caught:
+        settings.sources(str(tmp_path / ".env") if named else None, {})
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_file_that_may_not_be_read_is_said(tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")  # root, as which tests may run, is refused nothing
+
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(UsageError, match=r"\.env can't be read: Permission denied"):
+        settings.sources(str(tmp_path / ".env") if named else None, {})
+
+
+def test_a_file_that_is_nowhere_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    assert settings.sources(None, {}).file == {}
+
+
+def test_what_comes_through_a_pipe_is_utf_8_whatever_the_system_s_code_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(data: bytes) -> Secret | None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="cp1252"))
+        found = settings.password("x", "-", None, Sources({}, {}, ".env"))
+        return found and found[0]
+
+    assert given("größe\r\n".encode()) == Secret("größe")
+    assert given("\ufeffgröße\n".encode()) == Secret("größe")  # as PowerShell writes it
+    with pytest.raises(UsageError, match="reads stdin, which isn't UTF-8 text"):
+        given("größe".encode("cp1252"))
+
+
 def test_a_file_below_the_working_folder_is_named_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert from_file(tmp_path, b"A=1").get("A") == Value("1", "A (test.env)")
