@@ -14,7 +14,7 @@ import pytest
 from scripts.dsn import Dsn
 from scripts.ledger import DEFINITION
 from scripts.sql import normalise
-from tests.database import MODES, Database, new_database, require_docker
+from tests.database import MODES, Database, invoke, new_database, require_docker
 from tests.proofs import migrate
 
 
@@ -322,6 +322,28 @@ def test_a_folder_may_have_any_name(database: Database, tmp_path: Path, mode: st
     assert result.returncode == 0, result.stderr
     assert database.execute("SELECT id FROM odd ORDER BY 1") == [(1,), (2,)]
     assert [path.name for path in sorted(folder.iterdir())] == ["0001_it's → ü.sql", "sub folder's"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("program", ["local", "embedded"])
+def test_without_a_folder_in_memory_files_are_read_in_a_temp_folder_of_any_name(
+    database: Database, folder: Path, tmp_path: Path, program: str
+) -> None:
+    """The ledger's own file, the numbered ones and the repeatable ones that they change are three lots of files to psql."""
+    temp = tmp_path / "it's Jürgen's → 密"
+    temp.mkdir()
+    (folder / "parts").mkdir()
+    (folder / "parts" / "rows.tsv").write_text("1\n2\n")
+    (folder / "0001_table.sql").write_text("CREATE TABLE odd (id int);\n\\copy odd FROM 'parts/rows.tsv'\n")
+    (folder / "R__view.sql").write_text("CREATE OR REPLACE VIEW all_odd AS SELECT id FROM odd;\n")
+    words = ("--dsn", "-", "--psql", program, "--migrations-dir", str(folder))
+    result = invoke("migrate", *words, stdin=database.uri, env={"TMPDIR": str(temp)})
+    assert result.returncode == 0, result.stderr
+    assert database.execute("SELECT id FROM all_odd ORDER BY 1") == [(1,), (2,)]
+    (folder / "0002_wrong.sql").write_text("\n\nSELECT 1 / 0;\n")
+    wrong = invoke("migrate", *words, stdin=database.uri, env={"TMPDIR": str(temp)})
+    assert "0002_wrong.sql:3" in wrong.stderr
+    assert list(temp.iterdir()) == []
 
 
 # (what one file leaves behind, what the next one finds): the second fails when the first one's state reaches it

@@ -110,15 +110,22 @@ def test_what_is_there_and_is_no_file_is_left_alone(folder: Path) -> None:
     assert hint.startswith("invoke migrations.new 'add runs' ")
 
 
-def test_nothing_is_ever_written_over(folder: Path) -> None:
-    """Two at once: each has a file of its own, or is told that the other was faster."""
+def test_several_at_once_each_have_a_number_of_their_own(folder: Path) -> None:
     argv = [sys.executable, "-m", "invoke", "--search-root", str(Path(__file__).parents[2])]
-    argv += ["migrations.new", "add runs", "--migrations-dir", str(folder)]
-    running = [subprocess.Popen(argv, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    ended = [(process.communicate()[0], process.returncode) for process in running]
-    written = [out.splitlines()[0] for out, code in ended if code == 0]
-    assert len(set(written)) == len(written) == len(list(folder.iterdir())) >= 1
-    assert {code for _, code in ended} <= {0, 1}
+    running = [
+        subprocess.Popen(
+            [*argv, "migrations.new", name, "--migrations-dir", str(folder)],
+            env=ENV,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("add runs", "add runs", "add fills", "add orders")
+    ]
+    ended = [(Path(process.communicate()[0].splitlines()[0]).name, process.returncode) for process in running]
+    assert [code for _, code in ended] == [0] * 4
+    assert sorted(file for file, _ in ended) == sorted(path.name for path in folder.iterdir())
+    assert sorted(file[:4] for file, _ in ended) == ["0001", "0002", "0003", "0004"]
 
 
 # Without anything to compare with.

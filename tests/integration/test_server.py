@@ -375,7 +375,7 @@ def volumes(running: Up) -> list[Any]:
 
 
 @pytest.mark.once
-def test_a_docker_server_is_one_healthy_and_on_loopback_alone(docker_home: Path) -> None:
+def test_a_docker_server_is_one_and_on_loopback_alone(docker_home: Path) -> None:
     first = server.up(FOUND, docker=True, home=docker_home)
     second = server.up(FOUND, home=docker_home)
     assert (first.started, second.started) == (True, False)
@@ -385,7 +385,6 @@ def test_a_docker_server_is_one_healthy_and_on_loopback_alone(docker_home: Path)
     [volume] = volumes(first)
 
     details = container.attrs
-    assert details["State"]["Health"]["Status"] == "healthy"
     assert details["NetworkSettings"]["Ports"] == {"5432/tcp": [{"HostIp": "127.0.0.1", "HostPort": first.dsn.params["port"]}]}
     assert [(mount["Type"], mount["Name"]) for mount in details["Mounts"]] == [("volume", volume.name)]
     assert volume.name.startswith(container.name)
