@@ -43,7 +43,8 @@ def types(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """The pure parts, without a single process, and the rules of the house; and once more as if on Windows."""
     session.run("pytest", "tests/unit", "tests/test_house.py", *session.posargs)
-    session.run("pytest", "tests/unit", "-p", "tests.windows", *session.posargs)
+    if os.name != "nt":
+        session.run("pytest", "tests/unit", "-p", "tests.windows", *session.posargs)
 
 
 @nox.session

@@ -68,7 +68,7 @@ NO_NAMES = {
 }
 OWN_NAMES: dict[str, dict[str, Any]] = {
     "os": {"name": "nt"},
-    "signal": {"CTRL_C_EVENT": 0, "CTRL_BREAK_EVENT": 1, "SIGBREAK": signal.SIGUSR1},  # one that this system takes
+    "signal": {"CTRL_C_EVENT": 0, "CTRL_BREAK_EVENT": 1, "SIGBREAK": getattr(signal, "SIGBREAK", None) or signal.SIGUSR1},
     "sys": {"platform": "win32"},
 }
 
@@ -95,6 +95,12 @@ class Seen(ModuleType):
 def is_product(name: str) -> bool:
     """Whether a module is one that users run."""
     return name.partition(".")[0] in ("tasks", "bootstrap", "scripts")
+
+
+def pytest_collection_finish() -> None:
+    from scripts import shell
+
+    assert shell.WINDOWS, "the product was imported before this plugin, and sees the system as it is"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
