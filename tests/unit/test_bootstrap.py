@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -46,6 +46,14 @@ def made(bootstrap: ModuleType) -> ModuleType:
     """The same, with an environment that matches the locks."""
     bootstrap.STAMP.write_text(bootstrap.fingerprint())
     return bootstrap
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """On Windows, main() leaves Ctrl-C to the command; here, pytest goes on afterwards."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def starting(monkeypatch: pytest.MonkeyPatch, start: Callable[[list[str]], object]) -> None:
@@ -207,11 +215,7 @@ def test_on_windows_ctrl_c_is_the_command_s_and_its_exit_code_counts(made: Modul
 
     monkeypatch.setattr(made, "os", SimpleNamespace(name="nt", environ={}, pathsep=os.pathsep))
     monkeypatch.setattr(subprocess, "call", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        assert made.main(["python"]) == 7
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert made.main(["python"]) == 7
 
 
 @pytest.mark.parametrize(
