@@ -20,6 +20,7 @@ nox.options.sessions = ["lint", "types", "unit", "policy", "integration(embedded
 
 # The servers of the tests, and what each leaves to the first, which runs everything (pyproject.toml has the markers).
 SERVERS = {"embedded-16": "", "embedded-18": "not once and not docker", "docker": "not once and not embedded"}
+WORKERS = f"--numprocesses={os.environ.get('PYTEST_WORKERS', '2')}"
 COMPILE = ("uv", "pip", "compile", "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--quiet")
 
 
@@ -42,9 +43,9 @@ def types(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The pure parts, without a single process, and the rules of the house; and once more as if on Windows."""
-    session.run("pytest", "tests/unit", "tests/test_house.py", *session.posargs)
+    session.run("pytest", "tests/unit", "tests/test_house.py", WORKERS, *session.posargs)
     if os.name != "nt":
-        session.run("pytest", "tests/unit", "-p", "tests.windows", *session.posargs)
+        session.run("pytest", "tests/unit", "-p", "tests.windows", WORKERS, *session.posargs)
 
 
 @nox.session
@@ -54,23 +55,21 @@ def policy(session: nox.Session) -> None:
     workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
     session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
     session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml")
-    session.run("pytest", "tests/policy", *session.posargs)
+    session.run("pytest", "tests/policy", WORKERS, *session.posargs)
 
 
 @nox.session
 @nox.parametrize("server", list(SERVERS), ids=list(SERVERS))
 def integration(session: nox.Session, server: str) -> None:
     """Real Postgres, real psql. REQUIRE_DOCKER=1 makes a missing Docker engine a failure instead of a skip."""
-    workers = os.environ.get("PYTEST_WORKERS", "2")
-    words = ("tests/integration", f"--server={server}", f"--numprocesses={workers}", "-m", SERVERS[server])
+    words = ("tests/integration", f"--server={server}", WORKERS, "-m", SERVERS[server])
     session.run("pytest", *words, *session.posargs)
 
 
 @nox.session(venv_backend="venv", reuse_venv=True)
 def azure(session: nox.Session) -> None:
     """The real az, in an environment of its own, against the suite's own Resource Manager. The whole runs want Docker."""
-    workers = os.environ.get("PYTEST_WORKERS", "2")
-    _with_az(session, "pytest", "tests/azure", f"--numprocesses={workers}", *session.posargs)
+    _with_az(session, "pytest", "tests/azure", WORKERS, *session.posargs)
 
 
 @nox.session(venv_backend="venv", reuse_venv=True)
