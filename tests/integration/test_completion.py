@@ -12,6 +12,7 @@ import pytest
 
 import tasks
 from tests.database import ENV, ROOT, invoke
+from tests.flags import arguments
 
 pytestmark = pytest.mark.once  # no server takes part in it
 
@@ -83,7 +84,7 @@ def test_tasks_are_completed_by_their_names() -> None:
 @pytest.mark.parametrize("task", tasks.namespace.task_names)
 def test_the_flags_of_a_task_are_all_completed(task: str) -> None:
     result = invoke("--complete", "--", "invoke", task, "--")
-    flags = {f"--{argument.names[0].replace('_', '-')}" for argument in tasks.namespace[task].get_arguments()}
+    flags = {f"--{argument.names[0].replace('_', '-')}" for argument in arguments(task)}
     assert (result.returncode, result.stderr) == (0, "")
     assert set(result.stdout.split()) == flags
 

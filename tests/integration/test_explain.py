@@ -10,10 +10,11 @@ import pytest
 
 import tasks
 from tests.database import Database, Machine, invoke
+from tests.flags import arguments
 
 pytestmark = pytest.mark.once  # no server takes part in it
 
-TASKS = [name for name in tasks.namespace.task_names if any(a.name == "explain" for a in tasks.namespace[name].get_arguments())]
+TASKS = [name for name in tasks.namespace.task_names if any(a.name == "explain" for a in arguments(name))]
 DSN = "postgresql://me:secret%40word@127.0.0.1:1/serving"
 
 

@@ -16,6 +16,7 @@ import tasks
 from scripts import guide
 from tests import shapes
 from tests.database import ENV, ROOT, invoke, invoke_argv
+from tests.flags import arguments
 
 pytestmark = pytest.mark.once  # no server takes part in it
 
@@ -132,7 +133,7 @@ def test_the_help_of_a_task_is_whole(task: str) -> None:
     page = " ".join(result.stdout.split())
     assert result.stdout.startswith(f"invoke {task} ")
     assert " ".join((tasks.namespace[task].__doc__ or "").split()) in page
-    for argument in tasks.namespace[task].get_arguments():
+    for argument in arguments(task):
         name = argument.names[0].replace("_", "-")
         assert (f"\n  {name.upper()} " if argument.positional else f"\n  --{name}") in result.stdout
         assert argument.help

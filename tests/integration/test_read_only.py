@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import tasks
 from scripts.dsn import Dsn
 from scripts.ledger import LOCK_KEY
 from tests import database as databases
 from tests.database import ENV, Database, invoke, invoke_argv, run_invoke
+from tests.flags import arguments
 from tests.proofs import migrate
 
 pytestmark = pytest.mark.once
@@ -219,7 +219,7 @@ def half_done(database: Database, folder: Path) -> Iterator[Database]:
 
 
 def test_every_flag_of_migrate_stands_beside_plan() -> None:
-    flags = {argument.attr_name or argument.name for argument in tasks.namespace["migrate"].get_arguments()}
+    flags = {argument.attr_name or argument.name for argument in arguments("migrate")}
     assert flags == BESIDE_PLAN.keys() | ELSEWHERE | FIREWALL
 
 

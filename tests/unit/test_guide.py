@@ -13,6 +13,7 @@ from invoke.parser import Parser
 import tasks
 from scripts import guide
 from tests.conftest import ROOT
+from tests.flags import contexts
 
 NAMES = list(tasks.namespace.task_names)
 LINES = {name: (tasks.namespace[name].__doc__ or "").partition("\n")[0] for name in NAMES}
@@ -58,11 +59,11 @@ def test_every_task_has_examples_of_itself() -> None:
 @pytest.mark.parametrize("line", [line for examples in guide.EXAMPLES.values() for line in examples])
 def test_every_example_parses(line: str) -> None:
     words = shlex.split(line.partition(" < ")[0])[1:]
-    (context,) = Parser(contexts=tasks.namespace.to_contexts()).parse_argv(words)
+    (context,) = Parser(contexts=contexts()).parse_argv(words)
     given = [argument for argument in context.args.values() if argument.raw_value not in (None, [])]
     assert len(given) == sum(word.startswith("--") for word in words) + sum(a.positional for a in given)
     with pytest.raises(ParseError):  # it would be told
-        Parser(contexts=tasks.namespace.to_contexts()).parse_argv([*words, "--no-such-flag"])
+        Parser(contexts=contexts()).parse_argv([*words, "--no-such-flag"])
 
 
 def commands_of_the_pages() -> list[str]:
@@ -77,4 +78,4 @@ def commands_of_the_pages() -> list[str]:
 @pytest.mark.parametrize("line", commands_of_the_pages())
 def test_every_command_of_the_pages_parses(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
-    assert Parser(contexts=tasks.namespace.to_contexts()).parse_argv(words)
+    assert Parser(contexts=contexts()).parse_argv(words)

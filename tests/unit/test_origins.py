@@ -18,6 +18,7 @@ from scripts import caller, flexible, logins, origins, request, runner, settings
 from scripts.console import Console
 from scripts.origins import Value
 from scripts.settings import Sources
+from tests.flags import arguments
 
 BAD = "\x01"  # no password
 DSN = "postgresql://me:secret%40word@127.0.0.1:1/serving"
@@ -38,9 +39,9 @@ class Recorder(dict[str, str]):
 
 def flags(task: str, **given: Any) -> dict[str, Any]:
     """A task's flags as Invoke hands them over."""
-    defaults = {argument.attr_name or argument.name: argument.value for argument in tasks.namespace[task].get_arguments()}
+    defaults: dict[str, Any] = {str(argument.attr_name or argument.name): argument.value for argument in arguments(task)}
     assert set(given) <= set(defaults)
-    return {str(name): value for name, value in {**defaults, **given}.items()}
+    return {**defaults, **given}
 
 
 # How far each task is let run: to where it is told that something can't be right, after it has read its settings.
