@@ -49,6 +49,7 @@ FLAGS = {
     "backtest_service_password_file": "Read that password from this file.",
     "backtest_service_user": "The application's login role (backtest_service); the second one has _b behind it.",
     "backup_retention_days": "Days that backups are kept, 7 to 35 (7).",
+    "check_deadline": "Seconds that each check is given (10).",
     "check": "Only check: the roles against their design (exit code 3 when something differs), a template by the rules of Azure.",
     "connection_limit": "Connections of each of the two login roles (fitted to the server).",
     "create_app_users": "Make the application's login role when the server stands, as `invoke roles` does.",
@@ -60,6 +61,7 @@ FLAGS = {
     "emit_secrets": "Print DSNs and passwords.",
     "env_file": "The file that settings are read from (.env).",
     "explain": "Show what this would go by, and where each value comes from; nothing is done.",
+    "fix": "Mend what is safe to mend without asking, and look again.",
     "finish": "Disable the old login role as soon as it is out of use.",
     "from_key_vault": "The secrets stand in a Key Vault, and no value of theirs is needed.",
     "github": "Print the problems as GitHub Actions shows them beside the lines of a pull request.",
@@ -253,6 +255,20 @@ def down(console: Console, purge: bool = False, yes: bool = False, json: bool = 
     if purge and server.describe():
         console.confirm(f"Delete the data of {server.describe()}?", yes=yes, again="invoke down --purge")
     console.document(server.down(settings.sources(), purge=purge, say=console.say).facts())
+
+
+@command
+def doctor(
+    console: Console, env_file: str | None = None, fix: bool = False, check_deadline: str | None = None, json: bool = False
+) -> ExitCode:
+    """Name what stands in the way, and what mends it.
+
+    Nothing is changed without --fix. What isn't set up yet is no problem: it says what comes next.
+    """
+    from scripts import doctor as doctoring
+
+    limit = seconds("check-deadline", check_deadline, doctoring.DEADLINE)
+    return doctoring.run(doctoring.Options(env_file=env_file, fix=fix, seconds=limit), console)
 
 
 @command
@@ -950,7 +966,7 @@ def new(
 
 
 namespace = Collection(
-    *(quickstart, up, down, provision, teardown, migrate, status, roles, rotate, render, deploy, psql),
+    *(quickstart, up, down, doctor, provision, teardown, migrate, status, roles, rotate, render, deploy, psql),
     Collection("migrations", new, lint, baseline, repair, dump, drift, prove, reset),
     Collection("secret", push),
     Collection("firewall", close),

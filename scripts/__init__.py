@@ -1,6 +1,7 @@
 """The work behind the tasks, floor by floor; a module imports only from floors below its own, or from above it in this list.
 
-Floor 0 knows nothing but Python: `errors`, `secret`, `redact`, `lexer` (a SQL file as psql sees it), `archive`.
+Floor 0 knows nothing but Python: `errors`, `secret`, `redact`, `lexer` (a SQL file as psql sees it), `archive`, `checkup`
+(what a check comes to).
 Floor 1 is the edge and the pure rules: `dsn`, `shell` (the only starter of processes), `settings` (the only reader of the
 environment), `console`, `nodes` (YAML as PyYAML composes it), `render` (a template with its values), `sql` (migration files),
 `safety` (what a file may not hold), `rules` (what it had better not), `naming` (what a new one is called), `ledger` (the
@@ -19,11 +20,13 @@ a moment), `psql` (its words), `lock`, `pooler` (between us and the server), `ta
 goes), `access` (rights, through a session), `probe` (the self-test of a role), `opening` (through a firewall, for a while),
 `build` (carries a blueprint out), `foundation` (a flexible server that stands), `manifest` (a template with its settings),
 `github` (what the deployment needs there), `squawk` (the linter's words), `git` (git's words).
+The doctor's checks are `machine` (Python, Docker, psql), `dotfile` (`.env`), `hygiene` (secrets that git tracks), `database`
+(a DSN and what it leads to), `subscription` (az and Azure), `workflow` (gh and GitHub), and `checklist` (all of them).
 Beside them, for the command line itself: `guide` (its list and help pages, with the examples), `words` (what
 was meant by a word that nobody knows), `origins` (where each value comes from), and `face` (the only one that knows Invoke's
 Program).
 Floor 3 does what a user asks for: `migrate`, `drift`, `lint`, `new` (a migration's file), `prove`, `baseline`, `repair`,
-`reset`, `dump`, `status`, `roles`, `rotate`, `teardown`, `deploy`, `setup` (of GitHub and the workflow's identity), and
+`reset`, `dump`, `status`, `roles`, `rotate`, `teardown`, `deploy`, `setup` (of GitHub and the workflow's identity), `doctor`, and
 `provision` and `quickstart`, which call migrate and roles.
 Beside the house stands `bootstrap`, standard library only, which makes the environment that the rest runs in.
 """

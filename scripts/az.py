@@ -69,6 +69,14 @@ class InGroup(Protocol):
 
 
 @dataclass(frozen=True)
+class Permission:
+    """What one of the login's roles gives it: actions such as `Microsoft.DBforPostgreSQL/*/read`, and those left out again."""
+
+    actions: tuple[str, ...]
+    but: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Question(Generic[Answer]):
     """One call that reads: its arguments, and what its output comes to; nothing where the resource isn't there."""
 
@@ -231,6 +239,25 @@ def region(wanted: Wanted, location: str) -> Question[Region]:
     return Question(words, lambda out: _region(location, json.loads(out)))
 
 
+def name_is_free(wanted: Wanted) -> Question[bool]:
+    """Whether no server anywhere in Azure has the name: az itself asks so before it makes one, and has no command for it.
+
+    Source: https://learn.microsoft.com/rest/api/postgresql/name-availability/check-globally
+    """
+    body = json.dumps({"name": wanted.server, "type": f"{PROVIDER}/flexibleServers"})
+    place = f"/subscriptions/{wanted.subscription}/providers/{PROVIDER}/checkNameAvailability?api-version=2024-08-01"
+    return Question(("rest", "--method", "post", "--url", place, "--body", body), _name_is_free)
+
+
+def permissions(wanted: InGroup) -> Question[tuple[Permission, ...]]:
+    """What the login may do in the resource group; nothing where that isn't there.
+
+    Source: https://learn.microsoft.com/rest/api/authorization/permissions/list-for-resource-group
+    """
+    place = f"/subscriptions/{wanted.subscription}/resourceGroups/{wanted.group}/providers/Microsoft.Authorization/permissions"
+    return Question(("rest", "--method", "get", "--url", f"{place}?api-version=2022-04-01"), _permissions)
+
+
 # What can be done.
 
 
@@ -349,6 +376,15 @@ def _server(out: str) -> Server:
         is_public=network.get("publicNetworkAccess") != "Disabled",
         in_vnet=bool(network.get("delegatedSubnetResourceId")),
     )
+
+
+def _name_is_free(out: str) -> bool:
+    return bool(json.loads(out)["nameAvailable"])
+
+
+def _permissions(out: str) -> tuple[Permission, ...]:
+    found = json.loads(out)["value"]
+    return tuple(Permission(tuple(item.get("actions") or ()), tuple(item.get("notActions") or ())) for item in found)
 
 
 def _rule(facts: Mapping[str, Any]) -> Rule:

@@ -24,6 +24,11 @@ _OTHERS = (
     ("LARGE OBJECT", "pg_largeobject_metadata", "oid::text", "lomowner", "lomacl", "L"),
     ("PARAMETER", "pg_parameter_acl", "parname", "10::oid", "paracl", "p"),
 )
+# Connections that roles without privileges can have among them, and those that each login role was promised.
+CONNECTIONS = """current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+    - coalesce(current_setting('reserved_connections', true)::int, 0)"""
+LIMITS = """(SELECT coalesce(json_object_agg(rolname, rolconnlimit ORDER BY rolname), '{}') FROM pg_roles
+    WHERE rolcanlogin AND rolconnlimit > 0 AND NOT rolsuper)"""
 
 
 def observe(logins: Iterable[str], version: int = SET_OPTION) -> str:
@@ -113,10 +118,7 @@ SELECT json_build_object(
   'is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
   'may_own', coalesce(pg_has_role(to_regrole('{OWNER}'), '{"SET" if version >= SET_OPTION else "MEMBER"}'), false),
   'tls', current_setting('ssl') = 'on',
-  'connections', current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-    - coalesce(current_setting('reserved_connections', true)::int, 0),
-  'limits', (SELECT coalesce(json_object_agg(rolname, rolconnlimit ORDER BY rolname), '{{}}') FROM pg_roles
-    WHERE rolcanlogin AND rolconnlimit > 0 AND NOT rolsuper),
+  'connections', {CONNECTIONS}, 'limits', {LIMITS},
   'objects', (SELECT coalesce(json_agg(g), '[]') FROM granted AS g WHERE g.kind = 'DEFAULT' OR g.grants::text <> '[]'
     OR (g.ours AND (g.schema IN ({design}) OR g.name = '{TABLE}'))),
   'roles', (SELECT coalesce(json_object_agg(r.rolname, json_build_object(

@@ -1,4 +1,4 @@
-"""The only module that knows git's words: which commit this is, and which files other branches have.
+"""The only module that knows git's words: which commit this is, which files it tracks, and which other branches have.
 
 It only reads, asks nobody, and is no condition for anything: without git, outside a repository, or in one that can't
 say, the answer is that nothing is known.
@@ -7,13 +7,15 @@ say, the answer is that nothing is known.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts import shell
 from scripts.dsn import clean_env
 from scripts.errors import OpsError
+from scripts.shell import Result
 
 # Where a branch that is made today comes from: the first of these that exists and isn't the commit at hand.
 _BASES = (
@@ -51,6 +53,31 @@ def tracks(folder: Path, file: str, env: Mapping[str, str]) -> bool:
     return bool(_ask(folder, env, "ls-files", "-z", "--", file))
 
 
+def ignores(folder: Path, file: str, env: Mapping[str, str]) -> bool:
+    """Whether git leaves a file of a folder alone, by what its lists of such files say."""
+    return _ask(folder, env, "check-ignore", "--quiet", "--", file) is not None
+
+
+def lines(folder: Path, env: Mapping[str, str], patterns: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    """The lines of tracked files in and below a folder that fit one of several POSIX patterns: file, number, and text.
+
+    Raises OpsError when git can't search, so that nothing found is told from nothing looked at.
+    """
+    wanted = [word for pattern in patterns for word in ("-e", pattern)]
+    search = ("grep", "-z", "-n", "-I", "-i", "-E", "--no-color", "--full-name", *wanted, "--", ".")
+    result = _call(folder, env, *search)
+    if result is None or result.code > 1:  # 1: no line fits
+        raise OpsError(f"git can't search {folder}: {result.err.strip() if result else 'it has no answer'}")
+    for found in re.finditer(r"([^\0\n]+)\0(\d+)\0([^\n]*)\n", result.out):
+        yield found[1], int(found[2]), found[3]
+
+
+def remotes(folder: Path, env: Mapping[str, str]) -> list[str]:
+    """The addresses of the repositories that a folder's pushes to and fetches from."""
+    said = _ask(folder, env, "config", "--get-regexp", r"^remote\..*\.url$")
+    return [line.partition(" ")[2] for line in (said or "").splitlines()]
+
+
 def base(folder: Path, env: Mapping[str, str]) -> Branch | None:
     """What the branch at hand is to be merged into, with its files in the folder."""
     head = revision(folder, env)
@@ -79,14 +106,18 @@ def _called(ref: str) -> str:
 
 def _ask(folder: Path, env: Mapping[str, str], *words: str) -> str | None:
     """What git says, or None where it has nothing to say."""
+    result = _call(folder, env, *words)
+    return result.out if result is not None and result.code == 0 else None
+
+
+def _call(folder: Path, env: Mapping[str, str], *words: str) -> Result | None:
     program = shell.which("git", env)
     if program is None:
         return None
     try:
-        result = shell.run([program, "--no-pager", *words], env=_env(env), cwd=folder, timeout=_DEADLINE)
+        return shell.run([program, "--no-pager", *words], env=_env(env), cwd=folder, timeout=_DEADLINE)
     except OpsError:  # it hangs, or can't be started
         return None
-    return result.out if result.code == 0 else None
 
 
 def _env(env: Mapping[str, str]) -> dict[str, str]:

@@ -10,6 +10,8 @@ from scripts.errors import UsageError
 from scripts.settings import Sources
 
 ENVIRONMENT = "production"  # of the repository, where all of them stand
+IDENTITY = "github-deploy"  # the workflow's identity in Azure, where no name is given
+CREDENTIAL = f"github-{ENVIRONMENT}"  # the name of its federated credential
 FROM_KEY_VAULT, SECRET_URL = "POSTGRES_FROM_KEY_VAULT", "POSTGRES_DSN_SECRET_URL"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 # The order in which one meets the verbs. Every task stands in one of them (tests/unit/test_guide.py).
 STAGES = {
-    "Start": ("quickstart", "up", "down"),
+    "Start": ("quickstart", "up", "down", "doctor"),
     "Provision": ("provision", "teardown", "firewall.close"),
     "Migrate": (
         *("migrations.new", "migrations.lint", "migrate", "status", "migrations.dump", "migrations.drift", "migrations.prove"),
@@ -28,6 +28,10 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
     "up": {
         "invoke up": "the one that was up last, or an embedded PostgreSQL 16",
         "invoke up --docker": "a container of POSTGRES_IMAGE",
+    },
+    "doctor": {
+        "invoke doctor": "a table of all checks",
+        "invoke doctor --fix": "and mend what is safe to mend",
     },
     "down": {
         "invoke down": "its data stay",

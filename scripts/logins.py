@@ -333,12 +333,19 @@ def kept(seen: Rights, names: Iterable[str], wanted: Wanted, *, none_too: bool =
     return found
 
 
+def promised(limits: Mapping[str, int], connections: int) -> str | None:
+    """What is wrong when login roles may have more connections, together, than the server has."""
+    total = sum(limits.values())
+    if total <= connections:
+        return None
+    each = ", ".join(f"{name} {limit}" for name, limit in limits.items())
+    return f"the limits of all login roles add up to {total} connections, and the server has {connections}: {each}"
+
+
 def notes(seen: Rights) -> list[str]:
     """What is worth knowing and no reason to fail: what only somebody else can close, and more promised than there is."""
-    total = sum(seen.limits.values())
-    limits = ", ".join(f"{name} {limit}" for name, limit in seen.limits.items())
-    promised = f"the limits of all login roles add up to {total} connections, and the server has {seen.connections}: {limits}"
-    return ([promised] if total > seen.connections else []) + [
+    too_many = promised(seen.limits, seen.connections)
+    return ([too_many] if too_many else []) + [
         f"PUBLIC may connect to the database {database['name']}; {database['owner']}, who owns it, can change that: "
         f"{close(database['name'])};"
         for database in seen.databases

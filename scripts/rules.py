@@ -109,6 +109,11 @@ def _password(file: str, line: int) -> Finding:
 _FINDINGS = {PUBLIC: _public, PASSWORD: _password}
 
 
+def is_placeholder(password: str) -> bool:
+    """Whether it stands for a password in an example, a format() or a template, and is none."""
+    return _PLACEHOLDER.fullmatch(password) is not None
+
+
 def without_excepted(findings: Iterable[Finding], file: str, text: str) -> list[Finding]:
     """Leaves out what a `-- lint-ignore RULE` of the file excepts, and names each of those that excepts nothing.
 
@@ -220,13 +225,13 @@ def _passwords_anywhere(text: str) -> Iterator[int]:
     for match in _VERIFIER.finditer(text):
         yield _line(text, match.start())
     for match in _URI.finditer(text):
-        if not _PLACEHOLDER.fullmatch(match["password"]):
+        if not is_placeholder(match["password"]):
             yield _line(text, match.start())
     for match in _CONNINFO.finditer(text):
         begin, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
         line = text[begin : end if end >= 0 else len(text)]
         value = match["quoted"] or match["plain"] or ""
-        if value and not _PLACEHOLDER.fullmatch(value) and _CONNINFO_OTHERS.search(line):
+        if value and not is_placeholder(value) and _CONNINFO_OTHERS.search(line):
             yield _line(text, match.start())
 
 

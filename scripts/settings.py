@@ -56,6 +56,11 @@ class Sources:
         return None
 
 
+def environment() -> Mapping[str, str]:
+    """The environment of this process."""
+    return os.environ
+
+
 def folder_flag(folder: Path) -> list[str]:
     """The flag that names a migrations folder again, as a shell takes it; none for the project's own."""
     return [] if folder == MIGRATIONS else [f"--migrations-dir {shell.quoted(folder)}"]

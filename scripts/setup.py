@@ -16,15 +16,13 @@ from scripts.az import Az, AzError
 from scripts.console import Console, one_line
 from scripts.errors import OpsError, Pending, counted
 from scripts.gh import Gh
-from scripts.github import ENVIRONMENT, FROM_KEY_VAULT, Entry
+from scripts.github import CREDENTIAL, ENVIRONMENT, FROM_KEY_VAULT, IDENTITY, Entry
 from scripts.identities import Place
 from scripts.request import Reader
 from scripts.secret import Secret
 from scripts.settings import Sources
 from scripts.wiring import CLIENT_ID, TENANT_ID, Identity, Plan, Seen, Step, Wanted
 
-IDENTITY = "github-deploy"  # the identity's name, where none is given
-CREDENTIAL = f"github-{ENVIRONMENT}"  # the name of its federated credential
 _RESOURCES = ("CONTAINER_APP_ENVIRONMENT", "CONTAINER_APP_IDENTITY")  # which are named by their ids
 _LOOKS, _PAUSE = 5, 3.0  # at what was done, and seconds between them: lists are not always up to date at once
 

@@ -116,6 +116,12 @@ def run_together(
         return [running.result(b"", timeout) for running in started]
 
 
+def end_all() -> None:
+    """Kills the programs that other threads are waiting for: at its end, the process waits for none of these threads."""
+    for running in list(_running):
+        running.kill()
+
+
 class _Running:
     """A program that runs to its end; leaving it early kills it.
 
@@ -143,13 +149,19 @@ class _Running:
             except OSError as error:
                 raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
             self._files = stack.pop_all()
+        _running.add(self)
 
     def __enter__(self) -> _Running:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def kill(self) -> None:
+        """Ends it, and what it has started, unless it has ended."""
         if self._popen.poll() is None:
             _kill_all(self._popen, self._env or {})
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        _running.discard(self)
         if self._popen.stdin is not None:
             with contextlib.suppress(OSError):  # what was still to be written to it
                 self._popen.stdin.close()
@@ -165,6 +177,9 @@ class _Running:
         self._err.seek(0)
         out = self._out.read()
         return Result(code=self._popen.returncode, out=_text(out), err=_text(self._err.read()), raw=out)
+
+
+_running: set[_Running] = set()  # in any thread
 
 
 def _kill_all(popen: subprocess.Popen[bytes], env: Mapping[str, str]) -> None:

@@ -36,10 +36,25 @@ FLOOR_3 = (
     "deploy",
     "quickstart",
     "setup",
+    "doctor",
 )
 # Each module imports only what stands above it here (bootstrap stands beside the house).
 ORDER = [
-    *("errors", "secret", "redact", "lexer", "archive", "dsn", "shell", "settings", "console", "sql", "nodes", "render"),
+    *(
+        "errors",
+        "secret",
+        "redact",
+        "lexer",
+        "archive",
+        "checkup",
+        "dsn",
+        "shell",
+        "settings",
+        "console",
+        "sql",
+        "nodes",
+        "render",
+    ),
     *(
         "safety",
         "rules",
@@ -90,6 +105,7 @@ ORDER = [
     ),
     *("opening", "build", "foundation", "manifest", "identities", "github", "squawk"),
     *("guide", "words", "origins", "face"),
+    *("machine", "dotfile", "hygiene", "database", "subscription", "workflow", "checklist"),
     *FLOOR_3,
 ]
 COMPOSERS = {

@@ -95,6 +95,12 @@ def list_assignments(state: Resources, request: Request) -> Answer:
     return Answer(200, {"value": found})
 
 
+def list_permissions(state: Resources, request: Request) -> Answer:
+    """What the one who asks may do in a group."""
+    state.group(request)
+    return Answer(200, {"value": state.permissions})
+
+
 _SUBSCRIPTION = "/subscriptions/(?P<subscription>[^/]+)"
 _PROVIDER = _SUBSCRIPTION + r"/resourcegroups/(?P<group>[^/]+)/providers/(?P<namespace>Microsoft\.ManagedIdentity)"
 _NAMED = _PROVIDER + "/userAssignedIdentities/(?P<name>[^/]+)"
@@ -103,6 +109,7 @@ _TABLE: tuple[tuple[str, str, Callable[[Resources, Request], Answer]], ...] = (
     ("PUT", _NAMED, put_identity),
     ("GET", _NAMED + "/federatedIdentityCredentials", list_credentials),
     ("PUT", _NAMED + "/federatedIdentityCredentials/(?P<credential>[^/]+)", put_credential),
+    ("GET", _SUBSCRIPTION + r"/resourcegroups/(?P<group>[^/]+)/providers/Microsoft\.Authorization/permissions", list_permissions),
     ("GET", _ROLES, list_assignments),
     ("PUT", _ROLES + "/(?P<name>[^/]+)", put_assignment),
 )

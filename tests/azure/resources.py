@@ -141,6 +141,7 @@ class Resources:
         self.container = ContainerApps()
         self.credentials: dict[str, dict[str, Json]] = {}  # of each identity, by name
         self.assignments: dict[str, Json] = {}  # of roles, by id in lower case
+        self.permissions: list[Json] = [{"actions": ["*"], "notActions": []}]  # of whoever asks, in every group
         self.operations: dict[str, Operation] = {}
         self.lock = threading.RLock()
 

@@ -18,7 +18,8 @@ from tests.azure.world import World, eventually, failed, writes
 from tests.conftest import ROOT
 
 PASSWORD = "s3cret pass#word: &x é"
-DSN = "postgresql://backtest_service:s3cret%20pass%23word%3A%20%26x%20%C3%A9@s.postgres.database.azure.com:5432/serving?sslmode=require"
+ENCODED = "s3cret%20pass%23word%3A%20%26x%20%C3%A9"
+DSN = f"postgresql://backtest_service:{ENCODED}@s.postgres.database.azure.com:5432/serving?sslmode=require"
 SECRET = {"place": "secret postgres-dsn", "before": None, "after": None, "is_hidden": True}
 NEW = DSN.replace("s3cret", "n3w")
 

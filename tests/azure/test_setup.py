@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from scripts import github, wiring
-from scripts.setup import CREDENTIAL, IDENTITY
+from scripts.github import CREDENTIAL, IDENTITY
 from tests.azure.resources import PROVIDER, SUBSCRIPTION, Json
 from tests.azure.world import World, failed, writes
 from tests.github import Environment, GitHub, serving

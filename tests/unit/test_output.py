@@ -16,7 +16,7 @@ from invoke.exceptions import Exit
 from jsonschema import Draft202012Validator
 
 import tasks
-from scripts import blueprint, plan, rotate, schema
+from scripts import blueprint, checkup, plan, rotate, schema
 from scripts.console import Console
 from scripts.errors import ExitCode, OpsError, Pending, UsageError
 from tests import endings, output, shapes
@@ -107,6 +107,7 @@ def test_the_page_says_what_the_schemas_say() -> None:
     [
         ("status.json#/properties/migrations/items/properties/state", plan.State),
         ("rotate.json#/properties/stage", rotate.Stage),
+        ("doctor.json#/properties/checks/items/properties/state", checkup.State),
         ("migrations.drift.json#/properties/differences/items/properties/kind", schema.Side),
         ("provision.json#/$defs/plan/properties/steps/items/properties/action", blueprint.Action),
         ("provision.json#/$defs/plan/properties/steps/items/properties/kind", blueprint.Kind),

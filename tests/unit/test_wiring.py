@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from scripts import github, identities, setup, wiring
+from scripts import github, identities, wiring
 from scripts.identities import Place
 from scripts.wiring import (
     APPS,
@@ -164,10 +164,10 @@ def commands() -> list[str]:
 
 
 def test_the_page_shows_the_commands_that_are_run() -> None:
-    place = Place(name=setup.IDENTITY, group="GROUP", subscription="SUBSCRIPTION")
+    place = Place(name=github.IDENTITY, group="GROUP", subscription="SUBSCRIPTION")
     for words in (
         identities.create(place),
-        identities.federate(place, setup.CREDENTIAL, "SUBJECT"),
+        identities.federate(place, github.CREDENTIAL, "SUBJECT"),
         identities.grant("PRINCIPAL", Assignment(Role("", "ID"), "SCOPE")),
     ):
         assert " ".join(["az", *words]) in commands()

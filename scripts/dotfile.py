@@ -1,0 +1,125 @@
+"""The `.env` file: whether its keys are read by anything, who else can read it, and whether git would publish it."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import re
+import stat
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from scripts import checkup, git, shell
+from scripts.checkup import Verdict
+from scripts.errors import counted
+from scripts.settings import shown
+from scripts.shell import quoted
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # anything else, or a word alone, may be a secret, and isn't shown
+_EXAMPLE = re.compile(r"^#? ?([A-Z][A-Z0-9_]+)=", re.MULTILINE)
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
+_OWN = re.compile(r"POSTGRES_ADMIN_PASSWORD_OF_[A-Z0-9_]+|POSTGRES_DSN_FORMER")  # which commands keep there themselves
+_ALIKE = 0.8  # of 1: a letter or two between them
+_EVERYBODY, _GROUP = stat.S_IRWXO, stat.S_IRWXG
+
+
+def known(example: str, templates: Collection[str], others: Collection[str]) -> set[str]:
+    """The names that something reads: those of .env.example, the variables of templates, and others."""
+    variables = {name for template in templates for name in _VARIABLE.findall(template)}
+    return {*_EXAMPLE.findall(example), *variables, *others}
+
+
+def keys(path: Path, names: Collection[str]) -> Verdict:
+    """Whether every line is KEY=value, and every key one that something reads. No value is looked at."""
+    from dotenv.parser import parse_stream
+
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return checkup.unset(f"there is no {shown(path)}", "copy .env.example to .env, or use the environment alone")
+    except UnicodeDecodeError:
+        return checkup.problem(f"{shown(path)} isn't UTF-8 text", "save it as UTF-8")
+    except OSError as error:
+        return checkup.problem(f"{shown(path)} can't be read: {error.strerror}", f"see who owns it: ls -l {quoted(shown(path))}")
+    broken: list[str] = []
+    mistyped: list[str] = []
+    strange: list[str] = []
+    double: list[str] = []
+    seen: dict[str, int] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        raw = binding.original.string
+        line = binding.original.line + raw[: len(raw) - len(raw.lstrip())].count("\n")
+        key = binding.key
+        if binding.error or (key is not None and (binding.value is None or not _NAME.fullmatch(key))):
+            broken.append(f"line {line}")
+        elif key is not None and key not in names and not _OWN.fullmatch(key):
+            alike = difflib.get_close_matches(key.upper(), names, n=1, cutoff=_ALIKE)
+            (mistyped if alike else strange).append(f"line {line}: {key}" + (f" (did you mean {alike[0]}?)" if alike else ""))
+        elif key is not None and key in seen:
+            double.append(f"{key} (lines {seen[key]} and {line})")
+        if key is not None:
+            seen.setdefault(key, line)
+    file = shown(path)
+    if broken:
+        return checkup.problem(
+            f"{file} has lines that are no KEY=value: {', '.join(broken)}", f"mend them in {file}; .env.example shows how"
+        )
+    if mistyped:
+        return checkup.problem(
+            f"{file} has keys that nothing reads: {', '.join([*mistyped, *strange])}", f"rename them in {file}"
+        )
+    if double:
+        return checkup.warning(f"{file} says twice: {', '.join(double)}; the last one counts", f"take one out of {file}")
+    if strange:
+        return checkup.warning(
+            f"{file} has keys that nothing here reads: {', '.join(strange)}",
+            "they do no harm; .env.example has all that are read",
+        )
+    return checkup.ok(f"{file}: {counted(len(seen), 'key')}, all of them known")
+
+
+def rights(path: Path, *, windows: bool = shell.WINDOWS) -> Verdict:
+    """Whether its owner alone can read it."""
+    if not path.is_file():
+        return checkup.skipped(f"there is no {shown(path)}")
+    if windows:  # where rights are inherited from the user's own folder, and no mode says them
+        return checkup.ok(f"{shown(path)} has the rights of its folder")
+    mode = stat.S_IMODE(path.stat().st_mode)
+
+    def mend() -> str:
+        path.chmod(0o600)
+        return f"chmod 600 {shown(path)}"
+
+    if mode & _EVERYBODY:
+        return checkup.problem(f"everybody on this machine can read {shown(path)}", f"chmod 600 {quoted(shown(path))}", mend)
+    if mode & _GROUP:
+        return checkup.warning(f"the file's group can read {shown(path)}", f"chmod 600 {quoted(shown(path))}", mend)
+    return checkup.ok(f"{shown(path)} is its owner's alone")
+
+
+def in_git(path: Path, env: Mapping[str, str], ignore: Callable[[Path, str], str]) -> Verdict:
+    """Whether git tracks it, or would with the next `git add .`. `ignore` adds a line to the repository's .gitignore."""
+    if not path.is_file():
+        return checkup.skipped(f"there is no {shown(path)}")
+    folder, name = path.resolve().parent, path.name
+    top = git.root(folder, env)
+    if top is None:
+        return checkup.ok(f"{shown(path)} is in no git repository")
+    if git.tracks(folder, name, env):
+        way = f"git rm --cached {quoted(shown(path))}; and set new passwords where these are in use: the history keeps them"
+        return checkup.problem(f"git tracks {shown(path)}, and shows it to everybody who can read the repository", way)
+    if not git.ignores(folder, name, env):
+        line = "/" + path.resolve().relative_to(top.resolve()).as_posix()
+        way = f"add the line {line} to {shown(top / '.gitignore')}"
+        return checkup.warning(f"git doesn't ignore {shown(path)}: the next `git add .` takes it", way, lambda: ignore(top, line))
+    return checkup.ok(f"git ignores {shown(path)}")
+
+
+def ignore(top: Path, line: str) -> str:
+    """Adds a line to the .gitignore of a repository."""
+    path = top / ".gitignore"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    path.write_text(
+        f"{before}{'' if not before or before.endswith(chr(10)) else chr(10)}{line}\n", encoding="utf-8", newline="\n"
+    )
+    return f"added {line} to {shown(path)}"
