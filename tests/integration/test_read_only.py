@@ -34,7 +34,7 @@ BESIDE_PLAN = {
     "json": ("--json",),
     "rehearse": ("--rehearse",),  # which is refused
 }
-ELSEWHERE = {"dsn", "env_file", "local", "psql", "docker", "migrations_dir", "plan"}
+ELSEWHERE = {"explain", "dsn", "env_file", "local", "psql", "docker", "migrations_dir", "plan"}
 CHECKED = ("roles", "--backtest-service-user", "looking", "--check")
 FIREWALL = {"open_firewall", "subscription_id", "resource_group", "server_name", "ready_deadline"}  # tests/azure
 
