@@ -112,6 +112,8 @@ class Setup:
     app: Dsn
     settings: dict[str, str] = field(default_factory=dict)  # of its .env
     env: dict[str, str] = field(default_factory=dict)
+    encoding: str = "utf-8"  # of the .env
+    mode: int = 0o600
     az: Answers = field(default_factory=lambda: dict(AZ))
     gh: Answers = field(default_factory=lambda: dict(GH))
 
@@ -145,8 +147,8 @@ class Setup:
 
     def write(self) -> None:
         """Its .env, and its az and gh, as they are to be."""
-        self.dotenv.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
-        self.dotenv.chmod(0o600)
+        self.dotenv.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()), encoding=self.encoding)
+        self.dotenv.chmod(self.mode)
         for name, answers in (("az", self.az), ("gh", self.gh)):
             longest = sorted(answers.items(), key=lambda item: -len(item[0]))
             cases = "".join(f"'{words}'*)\n{reply.script()}\n;;\n" for words, reply in longest)
@@ -255,6 +257,18 @@ def a_mistyped_key(setup: Setup) -> None:
 @breaks(".env keys", "lines that are no KEY=value: line 7", ".env.example")
 def half_a_dsn_in_a_line(setup: Setup) -> None:
     setup.settings[f"postgresql://u:{TOKEN}@h/d?sslmode"] = "require"
+
+
+@breaks(".env keys", "isn't UTF-8 text", "save it as UTF-8")
+def a_dotenv_in_another_encoding(setup: Setup) -> None:
+    setup.env |= setup.settings
+    setup.settings = {"AZURE_LOCATION": "größe"}
+    setup.encoding = "latin-1"
+
+
+@breaks(".env rights", "everybody on this machine can read .env", "chmod 600 .env")
+def a_dotenv_that_everybody_can_read(setup: Setup) -> None:
+    setup.mode = 0o644
 
 
 @breaks(".env in git", "git tracks .env", "git rm --cached .env")
@@ -482,7 +496,8 @@ def test_an_interrupt_leaves_nothing_behind(setup: Setup) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
 def test_fix_mends_what_is_safe_and_looks_again(setup: Setup) -> None:
-    setup.dotenv.chmod(0o644)
+    setup.mode = 0o644
+    setup.write()
     ignored = setup.project / ".gitignore"
     ignored.write_text("*.pyc")
     checks = setup.look()
