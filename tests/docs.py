@@ -72,7 +72,7 @@ class Page:
 
     @property
     def name(self) -> str:
-        return self.path.name if self.path.parent == ROOT else self.path.relative_to(ROOT).as_posix()
+        return self.path.relative_to(ROOT).as_posix() if ROOT in self.path.parents else self.path.name
 
 
 def pages() -> list[Page]:
