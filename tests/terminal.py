@@ -1,7 +1,7 @@
 """A machine like a newcomer's, for what the docs show: the project, its environment, a shell, and nothing that was ever up.
 
-It has the psql of the embedded PostgreSQL 16 on PATH, and git; no Docker, az or gh, and no settings. So what is shown there doesn't
-depend on whose machine it is.
+It has the psql of the embedded PostgreSQL 16 on PATH, and git; no Docker, az or gh, and no settings. So what is shown there
+doesn't depend on whose machine it is.
 """
 
 from __future__ import annotations
