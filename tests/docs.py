@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +73,20 @@ class Page:
     @property
     def name(self) -> str:
         return self.path.relative_to(ROOT).as_posix() if ROOT in self.path.parents else self.path.name
+
+    def commands(self, programs: Collection[str]) -> Iterator[tuple[int, str]]:
+        """Line and text of each command, in blocks and in the text; there, only of these programs."""
+        for block in self.blocks:
+            yield from block.commands()
+        for span in self.spans:
+            if is_command(span.text, programs):
+                yield span.line, span.text
+
+
+def is_command(text: str, programs: Collection[str]) -> bool:
+    """Whether a line or a span is one of these programs. `invoke ...` is any command, and `invoke` alone is the program."""
+    words = text.split()
+    return len(words) > 1 and words[1] != "..." and words[0] in programs
 
 
 def pages() -> list[Page]:

@@ -48,7 +48,7 @@ FORMAT = """\
 <svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="title" xmlns="http://www.w3.org/2000/svg">
 <title id="title">invoke quickstart at a terminal</title>
 <style>
-text {{ font: {char_height}px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre }}
+text {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: {char_height}px }}
 .{unique_id}-title {{ font-size: 18px; font-family: sans-serif }}
 .{unique_id}-matrix text {{ animation: appear 1ms both }}
 @keyframes appear {{ from {{ opacity: 0 }} }}

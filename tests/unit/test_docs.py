@@ -40,6 +40,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "psql": ("-c", "-v ON_ERROR_STOP=1 -f"),
     "pytest": (),
 }
+FOREIGN_FLAGS = {"--disable-host-loopback", "--network"}  # of slirp4netns and docker
 # Written by a command, and no part of the repository.
 WRITTEN = {"migrations/schema.sql"}
 FOLDERS = ("scripts/", "tests/", "docs/", "migrations/", "deploy/", ".github/")
@@ -97,12 +98,6 @@ OURS: dict[str, Callable[[list[str]], str]] = {
 }
 
 
-def is_command(text: str) -> bool:
-    """Whether a line or a span looks like one. `invoke ...` with three dots is any command; `invoke` alone is the program."""
-    words = text.split()
-    return len(words) > 1 and words[1] != "..." and words[0] in {*OURS, *FOREIGN}
-
-
 def mistake(text: str) -> str:
     """What is wrong with the commands of a line."""
     try:
@@ -117,22 +112,21 @@ def mistake(text: str) -> str:
     return ""
 
 
-def written(page: Page) -> Iterator[tuple[int, str]]:
-    """Line and text of each command of a page, in blocks and in the text."""
-    for block in page.blocks:
-        yield from block.commands()
-    for span in page.spans:
-        if is_command(span.text):
-            yield span.line, span.text
-
-
 def told(page: Page, found: Iterator[tuple[int, str]]) -> list[str]:
     return [f"{page.name}:{line}: {problem}" for line, problem in found if problem]
 
 
 @each_page
 def test_every_command_is_one(page: Page) -> None:
-    assert told(page, ((line, mistake(text)) for line, text in written(page))) == []
+    assert told(page, ((line, mistake(text)) for line, text in page.commands({*OURS, *FOREIGN}))) == []
+
+
+@each_page
+def test_every_flag_in_the_text_is_some_command_s(page: Page) -> None:
+    known = {flag for context in [*once(), Reader(namespace=tasks.namespace).initial_context] for flag in context.flags}
+    flagged = ((span.line, re.match(r"--[a-z][\w-]*", span.text)) for span in page.spans)
+    unknown = ((line, found[0]) for line, found in flagged if found and found[0] not in known | FOREIGN_FLAGS)
+    assert told(page, ((line, f"no command has {flag}") for line, flag in unknown)) == []
 
 
 @each_page
@@ -143,7 +137,9 @@ def test_no_command_in_a_block_is_overlooked(page: Page) -> None:
         (line, text)
         for block in page.blocks
         for line, text in enumerate(block.lines, block.line)
-        if is_command(text.removeprefix(docs.PROMPT) if block.language not in docs.DATA else text.partition("  ")[0])
+        if docs.is_command(
+            text.partition("  ")[0] if block.language in docs.DATA else text.removeprefix(docs.PROMPT), {*OURS, *FOREIGN}
+        )
         and docs.KEY not in text
         and not (block.language == "console" and not text.startswith(docs.PROMPT))  # output, which is compared
         and (line not in seen or text.startswith(docs.PROMPT) != (block.language == "console"))
