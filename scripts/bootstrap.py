@@ -27,7 +27,7 @@ OLDEST_PYTHON = (3, 11)
 def fingerprint():
     """What the environment depends on: the Python that it is made with and the text of every lock file."""
     # base_prefix: the same Python, whether or not it is `.venv`'s own that runs this. VENV: scripts in it name its path.
-    digest = hashlib.sha256(f"{sys.version} {sys.base_prefix} {VENV}".encode())
+    digest = hashlib.sha256(os.fsencode(f"{sys.version} {sys.base_prefix} {VENV}"))
     for lock in LOCKS:
         # Line ends normalised, so that a checkout with CRLF is no other lock.
         digest.update(lock.read_bytes().replace(b"\r\n", b"\n"))
@@ -50,7 +50,10 @@ def make_environment():
     for lock in LOCKS:
         install += ["--requirement", str(lock)]
     if subprocess.call(install) != 0:
-        raise SystemExit("bootstrap: pip failed (above). Nothing is half-made: run the same command again.")
+        raise SystemExit(
+            "bootstrap: pip failed (above). Nothing is half-made: run the same command again. It takes packages from PyPI;\n"
+            "           HTTPS_PROXY names a proxy, PIP_INDEX_URL a mirror."
+        )
     STAMP.write_text(wanted, encoding="utf-8")
 
 

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import settings
+from scripts import settings, shell
 from scripts.console import Console
 from scripts.container import Container
 from scripts.dsn import Dsn
@@ -89,10 +90,16 @@ def up(
         if before is not None and before != choice and _server(before, found, home, say).running():
             raise UsageError(f"another server is up here: {before}", "invoke down, then invoke up with the same flags again")
         server = _server(choice, found, home, say)
-        # Before it is started, so that `down` finds it if this is interrupted.
-        (home / "server.json").write_text(json.dumps(vars(choice)) + "\n", encoding="utf-8")
-        started = server.start()
-        return _up(choice, server, started)
+        _remember(choice, home)  # before it is started, so that `down` finds it if this is interrupted
+        try:
+            started = server.start()
+        except OpsError:
+            _remember(before, home)  # what can't be started is not what plain `up` means from now on
+            raise
+        running = _up(choice, server, started)
+        if started:
+            _lead_app_to(running)
+        return running
 
 
 def local(found: Sources, *, home: Path = settings.LOCAL, say: Say = lambda text: None) -> Up:
@@ -126,8 +133,13 @@ def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, sa
         purged = _kept(home) if purge else []
         for kept in purged:
             server = _server(kept, found, home, say)
-            server.stop()
-            server.purge()
+            try:
+                server.stop()
+                server.purge()
+            except OpsError as error:
+                raise OpsError(
+                    f"the data of {kept} are still there: {error.message}", "once that is mended: invoke down --purge"
+                ) from None
             say(f"deleted the data of {kept}")
         if purge:
             (home / "server.json").unlink(missing_ok=True)
@@ -191,6 +203,28 @@ def _up(choice: Choice, server: Embedded | Container, started: bool) -> Up:
     )
 
 
+def _lead_app_to(running: Up) -> None:
+    """The application's DSN follows the server to the port that it has now; its password stays."""
+    path = Path(running.app_file)
+    if not path.is_file():
+        return
+    found = settings.sources(str(path), env={})
+    kept, text = settings.app_dsn(found), found.get("POSTGRES_DSN")
+    if kept is None or text is None:
+        return
+    now = kept[0].with_params(host=running.dsn.params["host"], port=running.dsn.params["port"])
+    if now != kept[0]:
+        shell.write_private(path, path.read_text(encoding="utf-8").replace(text.text, now.uri().reveal()))
+
+
+def _remember(choice: Choice | None, home: Path) -> None:
+    path = home / "server.json"
+    if choice is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_text(json.dumps(vars(choice)) + "\n", encoding="utf-8")
+
+
 def _remembered(home: Path) -> Choice | None:
     try:
         return Choice(**json.loads((home / "server.json").read_text(encoding="utf-8")))
@@ -210,10 +244,10 @@ def _lock(home: Path) -> Iterator[None]:
         raise OpsError(
             f"another `invoke up` or `invoke down` has been at work for {_LOCK_TIMEOUT:g} s", "wait, or end it"
         ) from None
-    except PermissionError as error:
-        raise OpsError(
-            f"{home} can't be written: {error.strerror}: {error.filename}", "run this as the user who owns the folder"
-        ) from None
+    except OSError as error:
+        hints = {errno.EACCES: "run this as the user who owns the folder", errno.ENOSPC: "make room on that disk"}
+        hint = hints.get(error.errno or 0, "make it a folder that you may write, or run this in a copy of the project")
+        raise OpsError(f"{home} can't be written: {error.strerror}: {error.filename}", hint) from None
 
 
 def show(running: Up, console: Console) -> None:

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from scripts import dsn as dsns
 from scripts import shell
 from scripts.dsn import Dsn
 from scripts.errors import UsageError
 from scripts.secret import Secret
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 ROOT = Path(__file__).resolve().parent.parent
 MIGRATIONS = ROOT / "migrations"
@@ -100,9 +103,16 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
         reason = "it is a folder" if os.path.isdir(path) else error.strerror  # noqa: PTH112  (which raises nothing itself)
         raise UsageError(f"{path} can't be read: {reason}", "make it a file that you may read, or move it away") from None
     else:
-        from dotenv import dotenv_values
+        from dotenv.parser import parse_stream
 
-        values = dotenv_values(stream=io.StringIO(text), interpolate=False)
+        bindings = list(parse_stream(io.StringIO(text)))
+        if broken := [str(_line(binding)) for binding in bindings if binding.error]:
+            # Left out, it could be the very one that counts, and another database would be taken instead.
+            lines = f"line {broken[0]} is" if len(broken) == 1 else f"lines {', '.join(broken)} are"
+            raise UsageError(
+                f"{shown(path)}: {lines} no KEY=value", "mend it: a quote that isn't closed, say; .env.example shows how"
+            )
+        values = {binding.key: binding.value for binding in bindings if binding.key}
     return Sources(os.environ if env is None else env, {key: value for key, value in values.items() if value}, shown(path))
 
 
@@ -114,9 +124,13 @@ def line_of(name: str, found: Sources) -> int | None:
     with Path(found.file_name).open(encoding="utf-8") as file:
         for binding in parse_stream(file):
             if binding.key == name:
-                above = re.match(r"\s*", binding.original.string)  # empty lines belong to what stands below them
-                line = binding.original.line + (above.group().count("\n") if above else 0)
+                line = _line(binding)
     return line
+
+
+def _line(binding: Binding) -> int:
+    above = re.match(r"\s*", binding.original.string)  # empty lines belong to what stands below them
+    return binding.original.line + (above.group().count("\n") if above else 0)
 
 
 def shown(path: Path) -> str:

@@ -24,7 +24,10 @@ def values(out: str) -> dict[str, dict[str, Any]]:
 
 def test_every_command_that_takes_a_server_or_settings_has_it() -> None:
     left = set(tasks.namespace.task_names) - set(TASKS)
-    assert left == {"down", "migrations.new", "migrations.lint", "migrations.prove"}, "which take flags alone"
+    assert left == {
+        *("down", "migrations.new", "migrations.lint", "migrations.prove"),  # which take flags alone
+        "doctor",  # which says where each value comes from anyway
+    }
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -216,7 +216,7 @@ def test_a_word_that_nobody_knows_is_a_wrong_flag(words: list[str], said: str, t
         (["migrate", "--json", "--to"], "--to needs a value"),
         (["--json", "migrate"], "and stands behind the task"),
         (["migrate", "--dry", "--json"], "--dry is a flag of Invoke's own"),
-        (["psql", "--json"], "--json is a flag of quickstart, up, down and 20 others, and not of psql"),
+        (["psql", "--json"], "--json is a flag of quickstart, up, down and 21 others, and not of psql"),
         (["--help", "migrat", "--json"], "there is no task 'migrat'"),
         (["--list", "migratons", "--json"], "there is no group of tasks 'migratons'"),
     ],

@@ -81,7 +81,7 @@ def test_json_says_what_was_made(folder: Path) -> None:
         (["x", "--number", "two"], 2, "--number two"),
         (["x", "--number", "1"], 2, "0001_before.sql is here already"),
         (["x", "--migrations-dir", "nowhere"], 2, "can't be read"),
-        ([], 1, "name"),
+        ([], 2, "needs NAME"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(folder: Path, words: list[str], code: int, what: str) -> None:

@@ -131,9 +131,31 @@ def test_a_killed_server_is_started_again_with_its_data(home: Path, version: int
 
 
 @pytest.mark.once
+def test_a_server_that_can_not_be_started_is_not_the_one_that_is_meant_afterwards(home: Path, version: int) -> None:
+    nowhere = Sources({**FOUND.env, "DOCKER_HOST": "unix:///nowhere.sock"}, {}, ".env")
+    for _ in range(2):  # where none was up before, and where one was
+        with pytest.raises(OpsError, match="no Docker engine answers"):
+            server.up(nowhere, docker=True, home=home)
+        assert server.up(nowhere, version=None if server.describe(home) else version, home=home).choice.kind == "embedded"
+        server.down(nowhere, home=home)
+    server.down(nowhere, purge=True, home=home)
+    assert [path.name for path in home.iterdir()] == ["server.lock"]
+
+
+@pytest.mark.once
+def test_a_file_where_the_data_are_to_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OpsError, match=r"file can't be written: File exists") as raised:
+        server.up(FOUND, home=tmp_path / "file")
+    assert raised.value.hint == "make it a folder that you may write, or run this in a copy of the project"
+
+
+@pytest.mark.once
 def test_a_port_that_another_program_took_is_said_and_another_is_used(home: Path, version: int) -> None:
     before = server.up(FOUND, version=version, home=home)
     query(before, "CREATE TABLE kept AS SELECT 42 AS n")
+    app = before.dsn.with_params(user="app", application_name="the app").uri().reveal()
+    Path(before.app_file).write_text(f"# kept\nPOSTGRES_DSN='{app}'\n", encoding="utf-8")
     server.down(FOUND, home=home)
     said: list[str] = []
     with socket.create_server(("127.0.0.1", int(before.dsn.params["port"]))):
@@ -143,6 +165,8 @@ def test_a_port_that_another_program_took_is_said_and_another_is_used(home: Path
     assert [text for text in said if "port" in text] == [
         f"port {before.dsn.params['port']} is taken by another program; the server moved to {port}"
     ]
+    moved = before.dsn.with_params(user="app", application_name="the app", port=port).uri().reveal()
+    assert Path(after.app_file).read_text(encoding="utf-8") == f"# kept\nPOSTGRES_DSN='{moved}'\n"
     assert query(after, "SELECT n FROM kept") == [(42,)]
 
 

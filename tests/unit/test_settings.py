@@ -246,3 +246,13 @@ def test_a_password_or_a_name_that_is_not_utf_8_is_refused(text: str, monkeypatc
     for name in (None, text):
         with pytest.raises(UsageError, match="isn't UTF-8 text"):
             settings.app_user(name, found)
+
+
+def test_a_line_that_is_no_setting_is_refused_as_it_may_be_the_one_that_counts(tmp_path: Path) -> None:
+    path = tmp_path / "x.env"
+    path.write_text('POSTGRES_DSN=postgresql://a@b/c\n\nPOSTGRES_ADMIN_DSN="postgresql://me:secret@there/x\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"x\.env: line 3 is no KEY=value") as raised:
+        settings.sources(str(path), {})
+    assert "secret" not in str(raised.value) + str(raised.value.hint)
+    path.write_text("# a comment\nexport A=1\nB\nC='2'\n", encoding="utf-8")
+    assert settings.sources(str(path), {}).file == {"A": "1", "C": "2"}
