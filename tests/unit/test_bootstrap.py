@@ -213,7 +213,7 @@ def test_on_windows_ctrl_c_is_the_command_s_and_its_exit_code_counts(made: Modul
         signal.raise_signal(signal.SIGINT)
         return 7
 
-    monkeypatch.setattr(made, "os", SimpleNamespace(name="nt", environ={}, pathsep=os.pathsep))
+    monkeypatch.setattr(made, "os", SimpleNamespace(name="nt", environ={}, pathsep=os.pathsep, fsencode=os.fsencode))
     monkeypatch.setattr(subprocess, "call", interrupted)
     assert made.main(["python"]) == 7
 
