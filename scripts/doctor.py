@@ -79,10 +79,9 @@ def look(checks: Sequence[Check], seconds: float) -> dict[str, Verdict]:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, began + seconds + _GRACE - time.monotonic()))
-    except BaseException:  # an interrupt: nobody will be left to end what hangs
+    finally:  # after an interrupt, or when one hangs: nobody will be left to end its programs, and to clear up behind them
         with shell.uninterrupted():
             _end(threads)
-        raise
     verdicts = {}
     for check in checks:
         outcome = outcomes.get(check.name) or checkup.late(check, seconds)

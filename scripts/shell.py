@@ -179,7 +179,7 @@ class _Running:
         return Result(code=self._popen.returncode, out=_text(out), err=_text(self._err.read()), raw=out)
 
 
-_running: set[_Running] = set()  # in any thread
+_running: set[_Running | Process] = set()  # in any thread
 
 
 def _kill_all(popen: subprocess.Popen[bytes], env: Mapping[str, str]) -> None:
@@ -221,6 +221,8 @@ class Process:
             )
         except OSError as error:
             raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
+        self._env = env
+        _running.add(self)
         self._lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
         self._open_streams = 2
         for name, stream in (("out", self._popen.stdout), ("err", self._popen.stderr)):
@@ -259,8 +261,14 @@ class Process:
             else:
                 self._popen.send_signal(signal.SIGINT)
 
+    def kill(self) -> None:
+        """Ends it, unless it has ended; whoever reads its lines sees them end."""
+        if self._popen.poll() is None:
+            _kill_all(self._popen, self._env)
+
     def close(self, timeout: float) -> int:
         """Ends its input, waits up to `timeout` seconds, kills it when it is still there; returns the exit code."""
+        _running.discard(self)
         assert self._popen.stdin is not None
         with contextlib.suppress(BrokenPipeError, OSError):
             self._popen.stdin.close()

@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -489,6 +490,26 @@ def test_an_interrupt_leaves_nothing_behind(setup: Setup) -> None:
         process.kill()
     assert (process.returncode, err) == (130, "error: interrupted\n")
     proofs.wait_until(lambda: not any(map(hangs, left)), "az is gone")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_an_interrupt_takes_the_password_file_of_a_session_along(setup: Setup, tmp_path: Path) -> None:
+    folder = tmp_path / "temp"
+    folder.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, and never says a word
+        setup.settings["POSTGRES_ADMIN_DSN"] = f"postgresql://me:{TOKEN}@127.0.0.1:{deaf.getsockname()[1]}/d"
+        setup.write()
+        argv = [sys.executable, "-m", "invoke", "--search-root", str(setup.project), "doctor", "--check-deadline", "100"]
+        env = {**ENV, **setup.env, "TMPDIR": str(folder)}
+        process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=setup.project)
+        try:
+            proofs.wait_until(lambda: any(folder.glob("*/pgpass")), "psql is about to connect")
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (130, "error: interrupted\n")
+    assert list(folder.glob("*/pgpass")) == []
 
 
 # --fix.

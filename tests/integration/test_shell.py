@@ -74,3 +74,14 @@ def test_modules_are_compiled_once_unless_python_is_told_to_keep_nothing(tmp_pat
     subprocess.run(argv, cwd=tmp_path, env={**ENV, **words}, capture_output=True, check=True)
     kept = {path.name.split(".")[0] for path in (scripts / "__pycache__").glob("*.pyc")}
     assert kept >= {"console", "settings", "shell"} if not words else not kept
+
+
+def test_a_program_that_another_thread_talks_to_is_ended_with_the_others() -> None:
+    process = shell.Process(SLEEPER, env=ENV)
+    try:
+        shell.end_all()
+        assert list(process.lines()) == []  # they end
+    finally:
+        process.kill()
+    assert process.close(timeout=60) != 0
+    assert sleepers() == []
