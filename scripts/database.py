@@ -119,12 +119,14 @@ def host(target: Target, seconds: float, connect: Callable[..., Any] = socket.cr
         try:
             with connect((name, int(port)), timeout=seconds / len(dsn.hosts)):
                 return checkup.ok(f"{name}:{port} answers")
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: two dots in a row, or more than 63 characters between two
             failures.append(_unreachable(target, name, port, error))
     return failures[0]
 
 
-def _unreachable(target: Target, name: str, port: str, error: OSError) -> Verdict:
+def _unreachable(target: Target, name: str, port: str, error: OSError | UnicodeError) -> Verdict:
+    if isinstance(error, UnicodeError):
+        return checkup.problem(f"{name} can't be the name of a host", f"mend it in {target.origin}")
     if isinstance(error, socket.gaierror):
         return checkup.problem(
             f"the name {name} isn't known here ({error.strerror})",

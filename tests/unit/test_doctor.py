@@ -378,9 +378,10 @@ def test_what_looks_like_a_secret(line: str, kind: str | None) -> None:
         (TimeoutError(), "db.contoso.com", "doesn't answer", "firewall"),
         (ConnectionRefusedError(), "db.contoso.com", "nothing listens", "start the server"),
         (OSError(101, "Network is unreachable"), "db.contoso.com", "Network is unreachable", "a test"),
+        (UnicodeError("label empty or too long"), "db..contoso.com", "can't be the name of a host", "mend it in a test"),
     ],
 )
-def test_a_host_that_can_t_be_reached(error: OSError, host: str, says: str, mend: str) -> None:
+def test_a_host_that_can_t_be_reached(error: OSError | UnicodeError, host: str, says: str, mend: str) -> None:
     def connect(*_: Any, **__: Any) -> Any:
         raise error
 
@@ -388,6 +389,11 @@ def test_a_host_that_can_t_be_reached(error: OSError, host: str, says: str, mend
     assert verdict.state is State.PROBLEM
     assert says in verdict.says
     assert mend in verdict.mend
+
+
+@pytest.mark.parametrize("host", ["db..contoso.com", f"{'x' * 64}.contoso.com"])
+def test_what_python_itself_says_of_a_name_that_is_none(host: str) -> None:
+    assert "can't be the name" in database.host(goal(f"postgresql://me:word@{host}:5432/d?sslmode=require"), 1).says
 
 
 def test_one_of_several_hosts_suffices() -> None:
