@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from scripts.errors import UsageError
 
 LIST = "invoke --list"
+# An address, with or without its scheme (me:word@host/db), or a part of a conninfo (password=word).
+_SECRET = re.compile(r"://|:[^/]*@|(pass\w*|pwd|secret|token)[=:]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,13 @@ def _unknown_task(word: str, grammar: Grammar) -> UsageError:
         return UsageError(f"{word} is a group of tasks: {', '.join(group)}", f"{LIST} {word}")
     if "://" in word:
         return UsageError("a task is meant, and that is an address", LIST)
+    if may_be_secret(word, [word]):
+        return UsageError("there is no such task (not shown: it may be secret)", LIST)
     return UsageError(f"there is no task {word!r}{_meant(near(word, grammar.tasks))}", LIST)
 
 
 def _unknown_flag(typed: str, task: str | None, grammar: Grammar) -> UsageError:
+    typed = re.split("[=:]", typed, maxsplit=1)[0]  # behind them stands a value
     flag = f"--{typed.lstrip('-').lower().replace('_', '-')}"
     owners = grammar.owners(flag)
     if task is None:
@@ -134,7 +139,7 @@ def _stray(word: str, task: str, line: Sequence[str], grammar: Grammar) -> Usage
 def may_be_secret(word: str, line: Sequence[str]) -> bool:
     """Whether a word had better not be repeated: it may be the rest of a password, or a DSN."""
     before = line[: line.index(word)] if word in line else line
-    return "://" in word or any(_takes_secret(one.partition("=")[0]) for one in before)
+    return _SECRET.search(word) is not None or any(_takes_secret(one.partition("=")[0]) for one in before)
 
 
 def _takes_secret(flag: str) -> bool:

@@ -79,6 +79,10 @@ def test_behind_a_task(line: str, word: str, expected: str) -> None:
         ("roles --admin-password My pa55", "pa55"),
         ("roles --admin-password=My pa55", "pa55"),
         ("migrate --dsn postgresql://me:a pa55@h/d", "pa55@h/d"),
+        ("migrate me:pa55@h/d", "me:pa55@h/d"),
+        ("migrate password=pa55", "password=pa55"),
+        ("migrate PGPASSWORD=pa55", "PGPASSWORD=pa55"),
+        ("migrate --password:pa55", "--password:pa55"),
     ],
 )
 def test_what_may_be_a_secret_is_not_repeated(line: str, word: str) -> None:
@@ -87,7 +91,7 @@ def test_what_may_be_a_secret_is_not_repeated(line: str, word: str) -> None:
     assert "pa55" not in problem.message + problem.hint
     assert task in problem.message
     alone = words.unknown(word, None, shlex.split(word), GRAMMAR)
-    assert "://" not in word or "pa55" not in alone.message
+    assert "pa55" not in alone.message or word in ("pa55", "pa55@h/d")  # nothing says of these what they are
 
 
 @pytest.mark.parametrize(
