@@ -64,7 +64,8 @@ def lines(folder: Path, env: Mapping[str, str], patterns: Sequence[str]) -> Iter
     Raises OpsError when git can't search, so that nothing found is told from nothing looked at.
     """
     wanted = [word for pattern in patterns for word in ("-e", pattern)]
-    search = ("grep", "-z", "-n", "-I", "-i", "-E", "--no-color", "--full-name", *wanted, "--", ".")
+    # A user's own grep.column would put a number more into each line.
+    search = ("-c", "grep.column=false", "grep", "-z", "-n", "-I", "-i", "-E", "--no-color", "--full-name", *wanted, "--", ".")
     result = _call(folder, env, *search)
     if result is None or result.code > 1:  # 1: no line fits
         raise OpsError(f"git can't search {folder}: {result.err.strip() if result else 'it has no answer'}")

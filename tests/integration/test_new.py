@@ -154,6 +154,12 @@ def test_a_folder_outside_of_any_repository_is_looked_at_alone(tmp_path: Path, r
     assert made(folder, **env) == "0001_add_runs.sql"
 
 
+def test_lines_are_found_whatever_the_user_has_set_for_searching(repository: Repository) -> None:
+    repository.commit("0001_first.sql")
+    repository.git("config", "grep.column", "true")
+    assert list(git.lines(repository.folder, ENV, ["^-- 0"])) == [("migrations/0001_first.sql", 1, "-- 0001_first.sql")]
+
+
 def test_a_folder_that_git_ignores_is_looked_at_alone(repository: Repository) -> None:
     repository.commit("0001_a.sql")
     repository.git("branch", "topic")
