@@ -116,10 +116,10 @@ def in_git(path: Path, env: Mapping[str, str], ignore: Callable[[Path, str], str
 
 
 def ignore(top: Path, line: str) -> str:
-    """Adds a line to the .gitignore of a repository."""
+    """Adds a line to the .gitignore of a repository. What stands there stays, in whatever encoding and with its line ends."""
     path = top / ".gitignore"
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    path.write_text(
-        f"{before}{'' if not before or before.endswith(chr(10)) else chr(10)}{line}\n", encoding="utf-8", newline="\n"
-    )
+    before = path.read_bytes() if path.exists() else b""
+    end = b"\r\n" if b"\r\n" in before else b"\n"
+    with path.open("ab") as file:
+        file.write((b"" if not before or before.endswith(b"\n") else end) + line.encode("utf-8") + end)
     return f"added {line} to {shown(path)}"

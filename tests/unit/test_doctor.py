@@ -315,6 +315,22 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, b"/.env\n"),
+        (b"*.pyc", b"*.pyc\n/.env\n"),
+        (b"*.pyc\r\n", b"*.pyc\r\n/.env\r\n"),
+        (b"# gr\xf6\xdfe\n", b"# gr\xf6\xdfe\n/.env\n"),
+    ],
+)
+def test_a_line_is_added_to_what_git_ignores_and_the_rest_stays(tmp_path: Path, before: bytes | None, after: bytes) -> None:
+    if before is not None:
+        (tmp_path / ".gitignore").write_bytes(before)
+    dotfile.ignore(tmp_path, "/.env")
+    assert (tmp_path / ".gitignore").read_bytes() == after
+
+
+@pytest.mark.parametrize(
     ("mode", "state"), [(0o600, State.OK), (0o400, State.OK), (0o640, State.WARNING), (0o604, State.PROBLEM)]
 )
 def test_who_can_read_it(tmp_path: Path, mode: int, state: State) -> None:
