@@ -101,15 +101,16 @@ def in_git(path: Path, env: Mapping[str, str], ignore: Callable[[Path, str], str
     """Whether git tracks it, or would with the next `git add .`. `ignore` adds a line to the repository's .gitignore."""
     if not path.is_file():
         return checkup.skipped(f"there is no {shown(path)}")
-    folder, name = path.resolve().parent, path.name
+    real = path.resolve()  # a link to a file elsewhere publishes nothing; that file may
+    folder, name = real.parent, real.name
     top = git.root(folder, env)
     if top is None:
         return checkup.ok(f"{shown(path)} is in no git repository")
     if git.tracks(folder, name, env):
-        way = f"git rm --cached {quoted(shown(path))}; and set new passwords where these are in use: the history keeps them"
+        way = f"git rm --cached {quoted(shown(real))}; and set new passwords where these are in use: the history keeps them"
         return checkup.problem(f"git tracks {shown(path)}, and shows it to everybody who can read the repository", way)
     if not git.ignores(folder, name, env):
-        line = "/" + path.resolve().relative_to(top.resolve()).as_posix()
+        line = "/" + real.relative_to(top.resolve()).as_posix()
         way = f"add the line {line} to {shown(top / '.gitignore')}"
         return checkup.warning(f"git doesn't ignore {shown(path)}: the next `git add .` takes it", way, lambda: ignore(top, line))
     return checkup.ok(f"git ignores {shown(path)}")

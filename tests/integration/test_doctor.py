@@ -537,6 +537,16 @@ def test_fix_mends_what_is_safe_and_looks_again(setup: Setup) -> None:
     assert ignored.read_text() == "*.pyc\n/.env\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="on Windows, links are for those who may make them")
+def test_of_a_link_the_file_is_looked_at(setup: Setup) -> None:
+    setup.dotenv.rename(setup.project / "real.conf")
+    setup.dotenv.symlink_to("real.conf")
+    setup.repository.git("add", "--force", "real.conf")
+    checks = setup.look()
+    assert checks[".env in git"]["state"] == "problem"
+    assert checks[".env in git"]["next"].startswith("git rm --cached real.conf;")
+
+
 def test_fix_leaves_the_rest_alone(setup: Setup) -> None:
     setup.repository.git("add", "--force", ".env")
     before = setup.repository.git("status", "--porcelain")
