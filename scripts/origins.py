@@ -79,7 +79,9 @@ class Value:
         said = {
             "flag": f"flag {self.where}",
             "environment": f"environment, {self.where}",
-            "file": f"{self.where}, line {self.line}",
+            "file": f"{self.where}, line {self.line}"
+            if self.line
+            else f"{self.where}",  # a pipe can't be read again for the line
             "none": "not set",
             "server": f"the server of `invoke up`{f', {self.where}' if self.where else ', which is not up'}",
         }

@@ -148,6 +148,11 @@ def test_what_nothing_gives_is_not_set() -> None:
     assert explained("teardown")["--resource-group"].text == "of a server: its name and -rg"
 
 
+def test_a_line_that_is_not_known_is_not_told() -> None:
+    value = Value(name="--dsn", text="x", origin="file", where="POSTGRES_ADMIN_DSN in /dev/fd/63")
+    assert value.row()[2] == "POSTGRES_ADMIN_DSN in /dev/fd/63"
+
+
 def test_a_flag_wins_over_the_environment() -> None:
     env = {"AZURE_RESOURCE_GROUP": "theirs", "POSTGRES_SERVER_NAME": "srv"}
     values = explained("teardown", env=env, resource_group="mine")
