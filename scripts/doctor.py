@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import checkup, settings, shell
+from scripts import checkup, dotfile, settings, shell
 from scripts import dsn as dsns
 from scripts.checklist import Checklist
 from scripts.checkup import Check, State, Verdict
@@ -56,7 +56,7 @@ def _sources(env_file: str | None) -> Sources:
     try:
         return settings.sources(env_file)
     except UsageError:
-        if env_file is not None and not Path(env_file).is_file():
+        if env_file is not None and not dotfile.is_there(Path(env_file)):
             raise
         return Sources(settings.environment(), {}, env_file or ".env")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
 import re
 import stat
 from collections.abc import Callable, Collection, Mapping
@@ -78,9 +79,14 @@ def keys(path: Path, names: Collection[str]) -> Verdict:
     return checkup.ok(f"{file}: {counted(len(seen), 'key')}, all of them known")
 
 
+def is_there(path: Path) -> bool:
+    """Whether it is a file that can be looked at; of one in a folder that this user may not enter, pathlib would raise."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def rights(path: Path, *, windows: bool = shell.WINDOWS) -> Verdict:
     """Whether its owner alone can read it."""
-    if not path.is_file():
+    if not is_there(path):
         return checkup.skipped(f"there is no {shown(path)}")
     if windows:  # where rights are inherited from the user's own folder, and no mode says them
         return checkup.ok(f"{shown(path)} has the rights of its folder")
@@ -99,7 +105,7 @@ def rights(path: Path, *, windows: bool = shell.WINDOWS) -> Verdict:
 
 def in_git(path: Path, env: Mapping[str, str], ignore: Callable[[Path, str], str]) -> Verdict:
     """Whether git tracks it, or would with the next `git add .`. `ignore` adds a line to the repository's .gitignore."""
-    if not path.is_file():
+    if not is_there(path):
         return checkup.skipped(f"there is no {shown(path)}")
     real = path.resolve()  # a link to a file elsewhere publishes nothing; that file may
     folder, name = real.parent, real.name

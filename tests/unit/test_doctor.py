@@ -314,6 +314,12 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
     assert dotfile.keys(path, {"A"}) == checkup.problem(f"{path} isn't UTF-8 text", "save it as UTF-8")
 
 
+def test_a_file_that_can_t_be_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)  # no system takes such a name; of one in a folder that nobody may enter, pathlib says the same
+    assert dotfile.rights(path).state is State.SKIPPED
+    assert dotfile.in_git(path, {}, dotfile.ignore).state is State.SKIPPED
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
