@@ -184,14 +184,17 @@ def again(command: str, flags: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
+LONGEST = 1_000_000  # seconds, eleven days; Windows counts to some four million (threading.TIMEOUT_MAX)
+
+
 def seconds(flag: str, value: str | None, default: float) -> float:
-    """A flag's value as a number of seconds."""
+    """A flag's value as a number of seconds, of which no system waits for more than it can count."""
     try:
         number = default if value is None else float(value)
     except ValueError:
         number = -1.0
-    if not 0 <= number < float("inf"):
-        raise UsageError(f"--{flag} {value}: not a number of seconds")
+    if not 0 <= number <= LONGEST:
+        raise UsageError(f"--{flag} {value}: not a number of seconds from 0 to {LONGEST}")
     return number
 
 

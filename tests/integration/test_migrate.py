@@ -476,6 +476,7 @@ USAGE = {
     "two ways to run psql": (("--docker", "--psql", "local"), "postgresql://me@localhost/app", "leave one of them away"),
     "two databases": (("--local",), "postgresql://me@localhost/app", "leave one of them away"),
     "no number of seconds": (("--wait", "soon"), "postgresql://me@localhost/app", "--wait soon: not a number of seconds"),
+    "more seconds than can be waited": (("--wait", "1e12"), "postgresql://me@localhost/app", "1e12: not a number of seconds"),
     "a negative number": (("--lock-wait=-1",), "postgresql://me@localhost/app", "--lock-wait -1: not a number of seconds"),
     "an env file that isn't there": (("--env-file", "gone"), "postgresql://me@localhost/app", "--env-file gone"),
 }
