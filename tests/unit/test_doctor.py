@@ -374,6 +374,7 @@ KEY = "wJalrXUtnFEMIK7MDENGbPxRfiCYzzzz9876abcd"
         ("dsn: postgresql://USER:PASSWORD@SERVER.postgres.database.azure.com/d", None),
         ("dsn: postgresql://me:<password>@db.contoso.com/d", None),
         ("dsn: postgresql://me:${PASSWORD}@db.contoso.com/d", None),
+        ("-postgresql://me:hunter2222@db.contoso.com/d", "a password in a URI"),
         ("dsn: postgresql://me:hunter2222@localhost/d", None),
         ("dsn: postgresql://me:hunter2222@db.example.com/d", None),
         ("dsn: postgresql://me:hunter2222@db/d", None),
@@ -387,6 +388,17 @@ KEY = "wJalrXUtnFEMIK7MDENGbPxRfiCYzzzz9876abcd"
 )
 def test_what_looks_like_a_secret(line: str, kind: str | None) -> None:
     assert hygiene.kind_of(line) == kind
+
+
+@pytest.mark.parametrize("word", ["a", "A.-+", "PASSWORD", "://a:", "-----BEGIN ", "ghp_", "AKIA", "a:b@"])
+def test_a_long_line_is_looked_at_in_a_time_that_grows_with_its_length(word: str) -> None:
+    def effort(count: int) -> float:
+        began = time.thread_time()
+        hygiene.kind_of(word * count)
+        return time.thread_time() - began
+
+    # 16 times as long: 16 times the work, and not 256 times; the smallest of three, as the first may warm up.
+    assert min(effort(4_000) for _ in range(3)) < 64 * max(min(effort(250) for _ in range(3)), 0.0005)
 
 
 # The database.
