@@ -27,11 +27,13 @@ from typing import Any
 
 # What Python, the C library and OpenSSL read as they start, and az as its libraries are imported.
 AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "GLIBC_", "MALLOC_", "OPENSSL_")
+ENCODING = {"PYTHONIOENCODING": "utf-8"}  # as the product has it; without it, the locale of the tests comes to the same
 # Of az's own, what the commands of this product run. What these import of others' modules is imported beforehand.
 COMMANDS = ("postgresql", "containerapp", "keyvault", "identity", "role", "resource", "profile")
 PROGRAM = """#!{python} -IS
 import json, os, signal, socket, sys
-if {{name: value for name, value in os.environ.items() if name.startswith({at_start})}} != {start}:
+env = {{**os.environ, **{encoding}}}
+if {{name: value for name, value in env.items() if name.startswith({at_start})}} != {start}:
     os.execv({az!r}, [{az!r}, *sys.argv[1:]])  # it has to begin otherwise
 passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
@@ -59,9 +61,10 @@ class Warm:
         folder = Path(az).resolve().parent
         address = home / "az.sock"
         path = home / "az"
+        env = {**env, **ENCODING}
         start = {name: value for name, value in env.items() if name.startswith(AT_START)}
         python = sys.executable
-        text = PROGRAM.format(python=python, at_start=AT_START, start=start, az=az, address=str(address))
+        text = PROGRAM.format(python=python, at_start=AT_START, encoding=ENCODING, start=start, az=az, address=str(address))
         path.write_text(text, encoding="utf-8")
         path.chmod(0o755)
         self.program = str(path)

@@ -374,7 +374,7 @@ KEY = "wJalrXUtnFEMIK7MDENGbPxRfiCYzzzz9876abcd"
         ("dsn: postgresql://USER:PASSWORD@SERVER.postgres.database.azure.com/d", None),
         ("dsn: postgresql://me:<password>@db.contoso.com/d", None),
         ("dsn: postgresql://me:${PASSWORD}@db.contoso.com/d", None),
-        ("-postgresql://me:hunter2222@db.contoso.com/d", "a password in a URI"),
+        ("-postgresql://me:hunter2222@db.contoso.com/d", "a password in a URI"),  # not-a-secret
         ("dsn: postgresql://me:hunter2222@localhost/d", None),
         ("dsn: postgresql://me:hunter2222@db.example.com/d", None),
         ("dsn: postgresql://me:hunter2222@db/d", None),
