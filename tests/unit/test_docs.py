@@ -41,6 +41,8 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "pytest": (),
 }
 FOREIGN_FLAGS = {"--disable-host-loopback", "--network"}  # of slirp4netns and docker
+# What doesn't touch the project. Any other program in a block is new: it goes to FOREIGN, or here.
+SHELL = {"echo", "jq", "mkdir", "rm"}
 # Written by a command, and no part of the repository.
 WRITTEN = {"migrations/schema.sql"}
 FOLDERS = ("scripts/", "tests/", "docs/", "migrations/", "deploy/", ".github/")
@@ -119,6 +121,19 @@ def told(page: Page, found: Iterator[tuple[int, str]]) -> list[str]:
 @each_page
 def test_every_command_is_one(page: Page) -> None:
     assert told(page, ((line, mistake(text)) for line, text in page.commands({*OURS, *FOREIGN}))) == []
+
+
+def unknown_program(text: str) -> str:
+    """Which program of a line is neither parsed nor known here."""
+    programs = [words[0] for words in docs.split(text)]
+    return ", ".join(f"{name}: whose program is it?" for name in programs if name not in {*OURS, *FOREIGN, *SHELL})
+
+
+@each_page
+def test_no_block_has_a_program_that_nobody_knows(page: Page) -> None:
+    """PowerShell's words aren't a POSIX shell's; test_completion.py runs its block where there is a pwsh."""
+    blocks = (block for block in page.blocks if block.language != "powershell")
+    assert told(page, ((line, unknown_program(text)) for block in blocks for line, text in block.commands())) == []
 
 
 @each_page
@@ -216,6 +231,10 @@ def page_of(text: str, tmp_path: Path) -> Page:
 )
 def test_a_mistake_is_found(text: str, said: str) -> None:
     assert said in mistake(text)
+
+
+def test_a_program_that_nobody_knows_is_found() -> None:
+    assert unknown_program("A=1 invoke status --json | jq . || frobnicate --now") == "frobnicate: whose program is it?"
 
 
 @pytest.mark.parametrize(
