@@ -1,7 +1,6 @@
 """All the checks. `python3 scripts/bootstrap.py nox` runs those that belong to every change; `-s NAME` runs one.
 
-Those run every test once, which takes a quarter of an hour on two cores. `-s integration` repeats on other servers what the
-server's version may change, as CI does.
+Those run every test once. `-s integration` repeats on other servers what the server's version may change, as CI does.
 
 Sessions use the environment that bootstrap.py made, so that what is tested is what is locked.
 """
