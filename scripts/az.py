@@ -27,7 +27,7 @@ from scripts.secret import Secret
 from scripts.shell import Result
 
 OLDEST = (2, 87)
-_INSTALL_HINT = "install azure-cli 2.87 or newer: https://learn.microsoft.com/cli/azure/install-azure-cli"
+INSTALL_HINT = "install azure-cli 2.87 or newer: https://learn.microsoft.com/cli/azure/install-azure-cli"
 _SERVER = ("postgres", "flexible-server")
 _ASKING = 180.0  # seconds for an answer; az itself retries for some of them
 _DOING = 3600.0  # seconds for a long operation
@@ -100,7 +100,7 @@ class Az:
     ) -> None:
         program = shell.which("az", env)
         if program is None:
-            raise UsageError("the az command is not on PATH", _INSTALL_HINT)
+            raise UsageError("the az command is not on PATH", INSTALL_HINT)
         self._command = command(Path(program).absolute())  # it is started elsewhere, and PATH may be relative
         self._env = {**clean_env(env), **_SETTINGS}
         self._redact = redact

@@ -178,8 +178,8 @@ class Checklist:
             return value, administrator is not None
         with contextlib.suppress(OpsError):  # there is none
             file = self._goal().app_file
-            if file is not None and file.exists():
-                return settings.sources(str(file), env={}).get("POSTGRES_DSN"), True
+            if file is not None and (kept := settings.kept("POSTGRES_DSN", file)):
+                return kept, True
         return None, False
 
     def _application(self) -> Verdict:

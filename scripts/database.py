@@ -16,7 +16,8 @@ from scripts import dsn as dsns
 from scripts import target as targets
 from scripts.checkup import Verdict
 from scripts.dsn import Dsn
-from scripts.errors import OpsError
+from scripts.errors import OpsError, some
+from scripts.flexible import DOMAIN
 from scripts.ledger import Facts, Row
 from scripts.plan import State, make_plan
 from scripts.psql import Session
@@ -25,7 +26,6 @@ from scripts.target import Target
 
 Answer = TypeVar("Answer")
 POOLER_PORT = "6432"  # of the pooler that Azure has built in, and PgBouncer's own
-_AZURE = ".postgres.database."  # behind it, a cloud's own domain
 _VERIFYING = ("verify-ca", "verify-full")
 _DEFAULT_ROOTS = ".postgresql/root.crt"  # in the user's folder: https://www.postgresql.org/docs/current/libpq-ssl.html
 _SLOW_CLOCK, _WRONG_CLOCK = 10.0, 300.0  # seconds; a token of Azure's is refused when the clocks are 5 minutes apart
@@ -62,7 +62,7 @@ def text(value: Value, home: Path) -> Verdict:
         return verdict
     if dsn.params.get("port") == POOLER_PORT:
         way = f"put port 5432 into {value.origin}"
-        if _AZURE in dsn.hosts[0]:
+        if DOMAIN in dsn.hosts[0]:
             return checkup.problem(f"{value.origin} leads to port {POOLER_PORT}, the pooler of Azure, where no lock holds", way)
         return checkup.warning(f"{value.origin} leads to port {POOLER_PORT}, which is mostly a pooler's", f"{way}, if it is")
     return checkup.ok(f"{dsn} ({value.origin}); {_how(dsn)}")
@@ -134,7 +134,7 @@ def _unreachable(target: Target, name: str, port: str, error: OSError | UnicodeE
         )
     if isinstance(error, TimeoutError):
         azure = "invoke provision --allow-current-ip, or for one run: invoke migrate --open-firewall"
-        way = azure if _AZURE in name else "see that a firewall lets this machine through, and that the address is right"
+        way = azure if DOMAIN in name else "see that a firewall lets this machine through, and that the address is right"
         return checkup.problem(f"{name}:{port} doesn't answer: a firewall, mostly", way)
     if isinstance(error, ConnectionRefusedError):
         way = f"start the server, or mend the port in {target.origin}"
@@ -231,8 +231,7 @@ def migrations(seen: Seen, folder: Path, flags: str) -> Verdict:
         first = [str(problem) for problem in plan.problems] or [
             f"{entry.file} was started and has not ended" for entry in plan.started
         ]
-        more = f" and {len(first) - 1} more" if len(first) > 1 else ""
-        return checkup.problem(f"{first[0]}{more}", command("status"))
+        return checkup.problem(some(first, 1), command("status"))
     if not seen.facts.ledger:
         return checkup.unset(f"no ledger yet, and {len(plan.pending)} migrations", command("migrate --plan"))
     if plan.pending:

@@ -13,7 +13,7 @@ from pathlib import Path
 from scripts import checkup, git, shell
 from scripts.checkup import Verdict
 from scripts.errors import counted
-from scripts.settings import shown
+from scripts.settings import line_of, shown
 from scripts.shell import quoted
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # anything else, or a word alone, may be a secret, and isn't shown
@@ -48,9 +48,7 @@ def keys(path: Path, names: Collection[str]) -> Verdict:
     double: list[str] = []
     seen: dict[str, int] = {}
     for binding in parse_stream(io.StringIO(text)):
-        raw = binding.original.string
-        line = binding.original.line + raw[: len(raw) - len(raw.lstrip())].count("\n")
-        key = binding.key
+        line, key = line_of(binding), binding.key
         if binding.error or (key is not None and (binding.value is None or not _NAME.fullmatch(key))):
             broken.append(f"line {line}")
         elif key is not None and key not in names and not _OWN.fullmatch(key):

@@ -15,6 +15,7 @@ from scripts.secret import Secret
 from scripts.shell import WINDOWS
 
 PORT = "5432"
+DOMAIN = ".postgres.database."  # behind a server's name in its host; behind it, a cloud's own domain
 DEFAULT_LOCATIONS = ("eastus2", "centralus", "westus2")
 US_LOCATIONS = (
     *("eastus", "eastus2", "centralus", "northcentralus", "southcentralus", "westcentralus", "westus", "westus2", "westus3"),

@@ -128,7 +128,7 @@ class Foundation:
         return f"{ADMIN_PASSWORD}_OF_{self.request.wanted.server.upper().replace('-', '_')}"
 
     def _stored(self, name: str) -> str | None:
-        value = settings.sources(str(self.store), env={}).get(name) if self.store.is_file() else None
+        value = settings.kept(name, self.store)
         return value.text if value else None
 
     def _kept(self) -> Dsn | None:
@@ -246,7 +246,7 @@ class Foundation:
         """Whether a DSN is that of the server's administrator; of a server that isn't there, the name alone is known."""
         host = address.hosts[0]
         if server is None:
-            return ".postgres.database." not in host or host.startswith(f"{self.request.wanted.server}.")
+            return flexible.DOMAIN not in host or host.startswith(f"{self.request.wanted.server}.")
         return (host, address.params["user"]) == (server.host, server.admin)
 
 

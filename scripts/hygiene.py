@@ -12,6 +12,7 @@ from pathlib import Path
 from scripts import checkup, git, rules
 from scripts.checkup import Verdict
 from scripts.console import one_line
+from scripts.errors import some
 
 _EXCEPTED = "not-a-secret"  # in a line, says that what stands there opens nothing
 _SHOWN = 5  # places that are named; of more, the number
@@ -113,6 +114,5 @@ def tracked(folder: Path, env: Mapping[str, str], *, but: Path) -> Verdict:
             places.append(f"{one_line(file)}:{number} ({kind})")
     if not places:
         return checkup.ok("no tracked file holds what looks like a secret")
-    said = ", ".join(places[:_SHOWN]) + (f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else "")
     way = f"set a new one where it is in use, as the history keeps this one; take it out, or put {_EXCEPTED} into the line"
-    return checkup.problem(f"what looks like a secret stands in {said}", way)
+    return checkup.problem(f"what looks like a secret stands in {some(places, _SHOWN)}", way)

@@ -13,7 +13,7 @@ from typing import Any
 from scripts import checkup, clients, embedded, engine, shell
 from scripts.checkup import Verdict
 from scripts.dsn import Dsn, clean_env
-from scripts.errors import OpsError
+from scripts.errors import OpsError, some
 from scripts.shell import Result, quoted
 
 RunTogether = Callable[..., list[Result]]
@@ -69,8 +69,8 @@ def python(lock: Path, version_of: Callable[[str], str | None] = installed, run:
             raise OpsError(f"pip failed: {result.err.strip()}")
         return f"installed what {lock.name} locks"
 
-    said = ", ".join(wrong[:_SHOWN]) + (f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
-    return checkup.problem(f"Python {number} is not in step with {lock.name}: {said}", " ".join(map(quoted, install)), mend)
+    said = f"Python {number} is not in step with {lock.name}: {some(wrong, _SHOWN)}"
+    return checkup.problem(said, " ".join(map(quoted, install)), mend)
 
 
 def docker(env: Mapping[str, str], run_together: RunTogether = shell.run_together, *, needed: str = "") -> Verdict:

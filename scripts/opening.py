@@ -15,7 +15,7 @@ from scripts.console import Console
 from scripts.errors import OpsError, UsageError
 from scripts.failures import Way
 from scripts.firewall import Rule
-from scripts.flexible import Wanted
+from scripts.flexible import DOMAIN, Wanted
 from scripts.request import Reader
 from scripts.settings import Sources
 from scripts.shell import quoted, uninterrupted
@@ -35,7 +35,7 @@ def way_in(flags: Mapping[str, Any], target: Target, console: Console) -> Iterat
     """
     if flags["plan"]:
         raise UsageError("--plan changes nothing, and so opens no firewall", "leave one of them away")
-    name, is_azure, _ = target.dsn.hosts[0].partition(".postgres.database.")  # behind it, a cloud's own domain
+    name, is_azure, _ = target.dsn.hosts[0].partition(DOMAIN)
     if is_azure and flags["server_name"] not in (None, name):
         raise UsageError(f"--server-name {flags['server_name']}, and the DSN leads to {name}", "leave --server-name away")
     reader = Reader({**flags, "server_name": name} if is_azure else flags, target.found, task="migrate")

@@ -79,9 +79,7 @@ class Value:
         said = {
             "flag": f"flag {self.where}",
             "environment": f"environment, {self.where}",
-            "file": f"{self.where}, line {self.line}"
-            if self.line
-            else f"{self.where}",  # a pipe can't be read again for the line
+            "file": f"{self.where}, line {self.line}" if self.line else f"{self.where}",
             "none": "not set",
             "server": f"the server of `invoke up`{f', {self.where}' if self.where else ', which is not up'}",
         }
@@ -149,7 +147,7 @@ def _setting(
         if found.env.get(variable):
             return Value(name=name, text=text, origin="environment", where=variable)
         where = found.file_name if variable == name else f"{variable} in {found.file_name}"
-        return Value(name=name, text=text, origin="file", where=where, line=settings.line_of(variable, found))
+        return Value(name=name, text=text, origin="file", where=where, line=found.lines.get(variable))
     return Value(name=name, text=default, origin="none" if default is None else "default")
 
 
@@ -159,8 +157,7 @@ def _of_this_machine(name: str, found: Sources, console: Console, *, as_app: boo
         return Value(name=name, text=None, origin="server")
     text: str | None = running.dsn.uri().reveal()
     if as_app:
-        is_kept = Path(running.app_file).is_file()
-        kept = settings.sources(running.app_file, env={}).get(APP_DSN) if is_kept else None
+        kept = settings.kept(APP_DSN, Path(running.app_file))
         text = kept.text if kept else None
     shown = None if text is None else _shown("dsn", text, "--local", console)
     return Value(name=name, text=shown, origin="server", where=str(running.choice))

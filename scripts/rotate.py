@@ -351,7 +351,7 @@ class _Runner:
         """The DSN to put back, which leads to this role, where it is at hand."""
         file = self.options.destinations.app_file
         found = [self._in_use()]
-        kept = settings.sources(str(file), env={}).get(FORMER) if file is not None and file.exists() else None
+        kept = settings.kept(FORMER, file) if file is not None else None
         if kept is not None:
             found.append(parse(kept.text, kept.origin))
         for dsn in found:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts import dsn as dsns
 from scripts import settings, shell
 from scripts.console import Console
 from scripts.container import Container
@@ -206,15 +207,13 @@ def _up(choice: Choice, server: Embedded | Container, started: bool) -> Up:
 def _lead_app_to(running: Up) -> None:
     """The application's DSN follows the server to the port that it has now; its password stays."""
     path = Path(running.app_file)
-    if not path.is_file():
+    kept = settings.kept("POSTGRES_DSN", path)
+    if kept is None:
         return
-    found = settings.sources(str(path), env={})
-    kept, text = settings.app_dsn(found), found.get("POSTGRES_DSN")
-    if kept is None or text is None:
-        return
-    now = kept[0].with_params(host=running.dsn.params["host"], port=running.dsn.params["port"])
-    if now != kept[0]:
-        shell.write_private(path, path.read_text(encoding="utf-8").replace(text.text, now.uri().reveal()))
+    before = dsns.parse(kept.text, kept.origin)
+    now = before.with_params(host=running.dsn.params["host"], port=running.dsn.params["port"])
+    if now != before:
+        shell.write_private(path, path.read_text(encoding="utf-8").replace(kept.text, now.uri().reveal()))
 
 
 def _remember(choice: Choice | None, home: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -49,6 +49,7 @@ class Sources:
     env: Mapping[str, str]
     file: Mapping[str, str]
     file_name: str
+    lines: Mapping[str, int] = field(default_factory=dict)  # of the file: where each setting stands, the last time
 
     def get(self, name: str) -> Value | None:
         """A setting by its variable's name; the environment beats the file."""
@@ -92,6 +93,7 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
     """
     path = Path(env_file) if env_file else ROOT / ".env"
     values: dict[str, str | None] = {}
+    lines: dict[str, int] = {}
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -106,29 +108,25 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
         from dotenv.parser import parse_stream
 
         bindings = list(parse_stream(io.StringIO(text)))
-        if broken := [str(_line(binding)) for binding in bindings if binding.error]:
+        if broken := [str(line_of(binding)) for binding in bindings if binding.error]:
             # Left out, it could be the very one that counts, and another database would be taken instead.
-            lines = f"line {broken[0]} is" if len(broken) == 1 else f"lines {', '.join(broken)} are"
+            which = f"line {broken[0]} is" if len(broken) == 1 else f"lines {', '.join(broken)} are"
             raise UsageError(
-                f"{shown(path)}: {lines} no KEY=value", "mend it: a quote that isn't closed, say; .env.example shows how"
+                f"{shown(path)}: {which} no KEY=value", "mend it: a quote that isn't closed, say; .env.example shows how"
             )
         values = {binding.key: binding.value for binding in bindings if binding.key}
-    return Sources(os.environ if env is None else env, {key: value for key, value in values.items() if value}, shown(path))
+        lines = {binding.key: line_of(binding) for binding in bindings if binding.key}
+    file = {key: value for key, value in values.items() if value}
+    return Sources(os.environ if env is None else env, file, shown(path), lines)
 
 
-def line_of(name: str, found: Sources) -> int | None:
-    """The line of the `.env` file that gives a setting: of several, the last one, as python-dotenv has it."""
-    from dotenv.parser import parse_stream
-
-    line = None
-    with Path(found.file_name).open(encoding="utf-8") as file:
-        for binding in parse_stream(file):
-            if binding.key == name:
-                line = _line(binding)
-    return line
+def kept(name: str, path: Path) -> Value | None:
+    """A setting as one of our own files has it, which need not be there. Raises UsageError as `sources` does."""
+    return sources(str(path), env={}).get(name) if path.is_file() else None
 
 
-def _line(binding: Binding) -> int:
+def line_of(binding: Binding) -> int:
+    """The line of a file on which a setting of it begins, as python-dotenv has read it."""
     above = re.match(r"\s*", binding.original.string)  # empty lines belong to what stands below them
     return binding.original.line + (above.group().count("\n") if above else 0)
 

@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from scripts import az, checkup, failures
-from scripts.az import AzError, Permission, Question
+from scripts.az import INSTALL_HINT, AzError, Permission, Question
 from scripts.checkup import Verdict
 from scripts.errors import UsageError
 from scripts.flexible import Region, Server, Wanted
 from scripts.shell import quoted
 
 Ask = Callable[[Question[Any]], Any]  # raises AzError
-INSTALL = "install azure-cli 2.87 or newer: https://learn.microsoft.com/cli/azure/install-azure-cli"
 LOG_IN = "az login"
 _SERVERS = f"{failures.PROVIDER}/flexibleServers"
 # What `invoke provision` does in the group: https://learn.microsoft.com/azure/role-based-access-control/permissions/databases
@@ -28,9 +27,9 @@ _NEEDED = (f"{_SERVERS}/write", f"{_SERVERS}/databases/write", f"{_SERVERS}/fire
 def missing(*, needed: bool) -> Verdict:
     """There is no az on PATH; `needed` says whether something of Azure is configured."""
     what = "no az command on PATH"
-    return (
-        checkup.problem(f"{what}, and the settings name a server in Azure", INSTALL) if needed else checkup.unset(what, INSTALL)
-    )
+    if needed:
+        return checkup.problem(f"{what}, and the settings name a server in Azure", INSTALL_HINT)
+    return checkup.unset(what, INSTALL_HINT)
 
 
 def version(ask: Ask, *, needed: bool) -> Verdict:

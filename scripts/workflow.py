@@ -8,7 +8,7 @@ from typing import Any
 from scripts import checkup, github, identities, wiring
 from scripts.az import Question
 from scripts.checkup import Verdict
-from scripts.errors import OpsError
+from scripts.errors import OpsError, some
 from scripts.gh import INSTALL_HINT, LOGIN_HINT, Gh
 from scripts.identities import Place
 from scripts.wiring import Credential, Environment
@@ -45,8 +45,7 @@ def environment(found: Environment | None) -> Verdict:
     needed = github.needed(from_key_vault=found.variables.get(github.FROM_KEY_VAULT) == "on")
     missing = [entry.name for entry in needed if entry.name not in (found.secrets if entry.is_secret else found.variables)]
     if missing:
-        said = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
-        return checkup.warning(f"the environment {name} lacks {said}", f"{SET_UP} --plan")
+        return checkup.warning(f"the environment {name} lacks {some(missing, _SHOWN)}", f"{SET_UP} --plan")
     if not found.has_policies:
         return checkup.warning(f"branches other than {wiring.BRANCH} may deploy to {name}", SET_UP)
     return checkup.ok(f"{name} has all that the deployment needs")
