@@ -100,6 +100,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Changes the pure parts in hundreds of small ways: a unit test has to fail for each. `-- sql` takes that module only."""
+    if os.name == "nt":
+        session.skip("mutmut forks, which Windows doesn't")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Writes requirements/*.txt anew from pyproject.toml, for every platform at once."""
     command = "--custom-compile-command=nox -s lock"

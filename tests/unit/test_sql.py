@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scripts import sql
@@ -34,7 +36,9 @@ def test_files_come_in_the_order_of_their_numbers(folder: Path) -> None:
     found = read(folder, dict.fromkeys(names, b"SELECT 1;"))
     assert [migration.file for migration in found.migrations] == ["1_a.sql", "0002-b.sql", "10_c.sql", "00011_d.sql"]
     assert [migration.version for migration in found.migrations] == ["1", "0002", "10", "00011"]
+    assert [migration.name for migration in found.migrations] == ["a", "b", "c", "d"]
     assert found.problems == ()
+    assert found.path == folder
 
 
 NAMES = ["10_c.sql", "0002-b.sql", "1_a.sql", "00011_ü.sql", "0011_same.sql", "R__b.sql", "R__a.sql", "R__A b.sql", "12.sql"]
@@ -57,7 +61,8 @@ def test_the_order_of_the_file_system_is_none(listed: list[str]) -> None:
 
 def test_other_files_are_left_alone(folder: Path) -> None:
     (folder / "0003_folder.sql").mkdir()
-    assert read(folder, {"README.md": b"", "shared.sql": b"", "0001_a.txt": b""}).migrations == ()
+    found = read(folder, {"README.md": b"", "shared.sql": b"", "0001_a.txt": b"", "R__a.txt": b""})
+    assert (found.files, found.problems) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -86,6 +91,55 @@ def test_a_problem_says_where_it_is(folder: Path) -> None:
     assert str(problem).startswith("0001_a.sql:2: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("0001_a.sql", "\n\n-- migrate: x\n", "0001_a.sql:3: unknown directive 'x'; the one there is: no-transaction"),
+        ("0001_a.sql", ";\n-- migrate: no-transaction", "0001_a.sql:2: the directive must stand in the file's first comment"),
+        ("r__a.sql", "SELECT 1;", "r__a.sql: isn't named R__name.sql"),
+        ("R__.sql", "SELECT 1;", "R__.sql: isn't named R__name.sql"),
+        (
+            "R__a.sql",
+            "-- migrate: no-transaction\n",
+            "R__a.sql:1: a repeatable file runs in a transaction: give what can't to a numbered file",
+        ),
+        ("0001_\\a.sql", "SELECT 1;", "'0001_\\\\a.sql': has a backslash or a control character in its name"),
+    ],
+)
+def test_a_problem_says_what_is_wrong(folder: Path, name: str, text: str, said: str) -> None:
+    (problem,) = read(folder, {name: text.encode()}).problems
+    assert str(problem) == said
+
+
+def test_a_file_with_a_problem_hides_none_behind_it(folder: Path) -> None:
+    found = read(
+        folder, {"0001_\\.sql": b"SELECT 1;", "R__\\.sql": b"SELECT 1;", "r__a.sql": b"SELECT 1;", "0002_b.sql": b"SELECT 1;"}
+    )
+    assert [problem.file for problem in found.problems] == ["'0001_\\\\.sql'", "'R__\\\\.sql'", "r__a.sql"]
+    assert [migration.file for migration in found.files] == ["0002_b.sql"]
+
+
+def test_a_file_that_can_not_be_read_is_a_problem(folder: Path) -> None:
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "0001_a.sql":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read_bytes(path)
+
+    with mock.patch.object(Path, "read_bytes", refuse):
+        found = read(folder, {"0001_a.sql": b"SELECT 1;", "0002_b.sql": b"SELECT 1;"})
+    assert [str(problem) for problem in found.problems] == ["0001_a.sql: can't be read: Permission denied"]
+    assert [migration.file for migration in found.migrations] == ["0002_b.sql"]
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("0001_a.sql", "0001"), ("12-b c.sql", "12"), ("0001.sql", None), ("R__a.sql", None), ("a.sql", None)]
+)
+def test_a_version_is_the_digits_of_a_name(name: str, version: str | None) -> None:
+    assert sql.version_of(name) == version
+
+
 def test_all_problems_are_listed_at_once(folder: Path) -> None:
     found = read(
         folder, {"0001_a.sql": b"", "001-b.sql": b"SELECT 1;", "1_c.sql": b"SELECT 1;", "2.sql": b"", "0003_d.sql": b"\xff"}
@@ -108,12 +162,19 @@ def test_line_ends_and_boms_are_no_change(folder: Path, data: bytes) -> None:
     assert migration.checksum == hashlib.sha256(b"a\nb\n").hexdigest()
 
 
+@example("X\ufeffx\n")
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_what_is_normal_stays_as_it_is(text: str) -> None:
     normal = sql.normalise(text.encode())
     assert sql.normalise(normal.encode()) == normal
     assert "\r" not in normal
     assert not normal.startswith("\ufeff")
+    assert "".join(re.split(r"[\r\n]", text.lstrip("\ufeff"))) == normal.replace("\n", "")
+
+
+def test_a_nul_is_no_text() -> None:
+    with pytest.raises(ValueError, match=r"^NUL$"):
+        sql.normalise(b"a\0b")
 
 
 @pytest.mark.parametrize(
@@ -138,4 +199,4 @@ def test_a_migration_shows_neither_its_text_nor_its_checksum(folder: Path) -> No
 def test_a_folder_that_is_not_there_is_said_with_the_flag(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere") as raised:
         sql.read_folder(tmp_path / "nowhere")
-    assert "--migrations-dir" in raised.value.hint
+    assert raised.value.hint == "name it: --migrations-dir"
