@@ -98,16 +98,14 @@ class Dsn:
         user = quote(rest.pop("user", ""), safe="")
         credentials = f"{user}@" if password is None else f"{user}:{password}@"
         hosts, ports = rest.pop("host", "").split(","), rest.pop("port", "").split(",")
-        if any(host.startswith(("/", "@")) for host in hosts):
-            rest["host"] = ",".join(hosts)
-            if any(ports):
-                rest["port"] = ",".join(ports)
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        if any(host.startswith(("/", "@")) for host in hosts) or len(ports) != len(hosts):  # those of `hostaddr`, it may be
+            rest |= {key: ",".join(values) for key, values in (("host", hosts), ("port", ports)) if any(values)}
             authority = ""
         else:
-            ports = ports * len(hosts) if len(ports) == 1 else ports
             authority = ",".join(
                 (f"[{quote(host, safe=':')}]" if ":" in host else quote(host, safe="")) + (f":{port}" if port else "")
-                for host, port in zip(hosts, ports, strict=False)
+                for host, port in zip(hosts, ports, strict=True)
             )
         query = "&".join(f"{key}={quote(value, safe='/')}" for key, value in rest.items() if key != "dbname")
         return f"postgresql://{credentials}{authority}/{quote(rest.get('dbname', ''), safe='')}" + (query and f"?{query}")
@@ -169,8 +167,7 @@ def _lint_text(text: str) -> tuple[str, str] | None:
     credentials, _, server = rest.partition("@")  # as libpq does, unless a slash comes before
     if "/" not in credentials and ("@" in server.split("?")[0] or "@" in server.split("/")[0]):
         return "holds an unencoded @ in its user, password or database", ENCODE_HINT
-    before_slash, _, after_slash = head.partition("/")
-    if "@" not in before_slash and "@" in after_slash:
+    if "@" in head.partition("/")[2]:
         return "seems to hold an unencoded / in its password", ENCODE_HINT
     return None
 

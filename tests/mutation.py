@@ -25,7 +25,9 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -141,7 +143,8 @@ def tried(module: str) -> tuple[Counter[str], list[tuple[Mutant, str]]]:
     if unfinished:  # it takes what Ctrl-C has left for a verdict
         mutmut(work, "run", "--max-children", WORKERS, *unfinished)
     found = verdicts(work)
-    survivors = [mutmut(work, "show", name) for name, verdict in found.items() if verdict not in NOTICED]
+    with ThreadPoolExecutor(int(WORKERS)) as pool:
+        survivors = pool.map(partial(mutmut, work, "show"), [name for name, verdict in found.items() if verdict not in NOTICED])
     return Counter(found.values()), [(of_diff(module, diff), diff) for diff in survivors]
 
 

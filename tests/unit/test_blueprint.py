@@ -23,6 +23,13 @@ NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 OFFICE = firewall.rule(IPv4Address("203.0.113.0"), IPv4Address("203.0.113.255"))
 HOME = firewall.rule(IPv4Address("198.51.100.7"), IPv4Address("198.51.100.7"))
 IN_USE = firewall.temporary("192.0.2.1", NOW - timedelta(minutes=5), "aaaaaa")
+NO_ZONES = (
+    "the tier Burstable has no high availability: give a --sku-name standard_d* or standard_e*, or --zonal-resiliency disabled"
+)
+UPGRADE = (
+    "it is PostgreSQL 16; an upgrade has a downtime and no way back, so you run it yourself: "
+    "az postgres flexible-server upgrade -g rg -n srv1 --version 17"
+)
 LEFT_OVER = firewall.temporary("192.0.2.2", NOW - timedelta(days=1), "bbbbbb")
 
 
@@ -55,6 +62,13 @@ def test_from_nothing_everything_is_made_in_the_order_in_which_it_depends() -> N
     assert plan.writes == list(plan.steps)
     assert plan.disruptive == []
     assert plan.steps[1].changes == (("location", "eastus2"),)
+    assert [step.reason for step in plan.steps] == [
+        "the subscription isn't registered for it, so what regions offer isn't known yet",
+        "it isn't there; in eastus2",
+        "it isn't there; in eastus2: PostgreSQL 16, Standard_B1ms (Burstable), 32 GiB, backups of 7 days",
+        "it isn't there",
+        OFFICE.addresses,
+    ]
 
 
 def test_a_new_server_is_told_everything_that_az_would_choose_otherwise() -> None:
@@ -82,8 +96,17 @@ def test_a_new_server_has_what_is_asked_for() -> None:
         "backup-retention": "35",
         "zonal-resiliency": "Enabled",
     }
-    for word in ("eastus2", "PostgreSQL 17", "Standard_D2ds_v5", "128 GiB", "35 days", "high availability"):
-        assert word in step.reason
+    assert step.reason == (
+        "it isn't there; in eastus2: PostgreSQL 17, Standard_D2ds_v5 (GeneralPurpose), 128 GiB, backups of 35 days, "
+        "high availability"
+    )
+
+
+@pytest.mark.parametrize("skus", [None, {"Burstable": ["Standard_B1ms"]}])
+def test_a_region_that_does_not_say_how_it_spells_a_sku_gets_azure_s_own_case(skus: dict[str, list[str]] | None) -> None:
+    asked = wanted(sku="STANDARD_d2ds_v5")
+    step = of_server(blueprint.plan(asked, Observed(regions=(region(),)), NOW))
+    assert dict(blueprint.at(region(skus=skus), step, asked).changes)["sku-name"] == "Standard_D2ds_v5"
 
 
 def test_what_is_there_already_is_kept() -> None:
@@ -114,8 +137,9 @@ def test_no_region_at_all_is_one_table_of_why() -> None:
         blueprint.plan(wanted(), Observed(regions=offers), NOW)
     assert caught.value.message.splitlines()[1:] == ["  eastus2  restricted: no", "  us       standard_b1ms is not offered"]
     assert caught.value.facts == {"regions": {"eastus2": "restricted: no", "us": "standard_b1ms is not offered"}}
-    assert "no resource was made" in caught.value.message
-    assert "--location-fallback" in caught.value.hint
+    assert caught.value.message.startswith("none of the regions takes srv1; no resource was made:\n")
+    assert caught.value.hint == "name others with --location-fallback, or another --sku-name or --postgres-version"
+    assert dict(caught.value.table) == caught.value.facts["regions"]
     assert caught.value.exit_code is ExitCode.FAILED
 
 
@@ -127,8 +151,31 @@ def test_no_region_at_all_is_one_table_of_why() -> None:
     ],
 )
 def test_a_new_server_has_the_defaults_for_what_is_left_open_and_they_have_to_fit(asked: Wanted, words: str) -> None:
-    with pytest.raises(Impossible, match=words):
+    with pytest.raises(Impossible, match=words) as caught:
         blueprint.plan(asked, Observed(regions=(region(),)), NOW)
+    assert caught.value.message.startswith("srv1 can't become what is asked for; nothing was written:\n")
+
+
+def test_a_table_without_regions_has_no_lines() -> None:
+    assert blueprint.table_of([]) == ""
+
+
+def test_a_plan_has_its_facts_for_programs_and_its_rows_for_people() -> None:
+    plan = blueprint.plan(wanted(), Observed(group="us", regions=(region("us", restricted="no"), region())), NOW)
+    assert plan.rows() == [[step.action.value, step.kind.value, step.name, step.reason] for step in plan.steps]
+    assert plan.facts() == {
+        "steps": [
+            {"action": "keep", "kind": "group", "name": "rg", "reason": "it is there, in us"},
+            {"action": "create", "kind": "server", "name": "srv1", "reason": of_server(plan).reason},
+            {"action": "create", "kind": "database", "name": "serving", "reason": "it isn't there"},
+        ],
+        "regions": ["eastus2"],
+        "passedOver": {"us": "no"},
+        "notes": [],
+    }
+    assert blueprint.plan(wanted(), standing(rules=(HOME,)), NOW).facts()["notes"] == [
+        f"firewall rules that no flag asks for: {HOME.name} (198.51.100.7); --prune-firewall removes them"
+    ]
 
 
 def test_in_the_next_region_the_same_server_is_made() -> None:
@@ -157,6 +204,10 @@ def test_a_server_that_is_as_asked_for_is_kept(asked: Wanted) -> None:
     plan = blueprint.plan(asked, standing(), NOW)
     assert shown(plan) == [("keep", "server", "srv1"), ("keep", "database", "serving")]
     assert (plan.writes, plan.disruptive, plan.notes, plan.regions) == ([], [], (), ())
+    assert [step.reason for step in plan.steps] == [
+        "it is there, in eastus2: PostgreSQL 16, Standard_B1ms, 32 GiB",
+        "it is there",
+    ]
 
 
 def test_what_a_server_has_beyond_the_defaults_is_kept_when_nothing_else_is_asked_for() -> None:
@@ -193,7 +244,7 @@ def test_what_can_change_is_one_step(
 ) -> None:
     plan = blueprint.plan(wanted(**asked), standing(**now), NOW)
     [step] = plan.writes
-    assert (step.action, step.kind) == (Action.CHANGE, Kind.SERVER)
+    assert (step.action, step.kind, step.name) == (Action.CHANGE, Kind.SERVER, "srv1")
     expected = changes or {"storage-size": "64", "backup-retention": "8", "public-access": "Enabled"}
     assert dict(step.changes) == expected
     assert plan.disruptive == ([step] if disruptive else [])
@@ -206,25 +257,58 @@ def test_the_reason_of_a_change_names_each_with_what_it_was() -> None:
         "32 to 64 GiB, Standard_B1ms to Standard_D2ds_v5, with a restart, backups of 7 to 14 days, high availability on, "
         "public access on"
     )
+    asked, large = wanted(zonal=False), standing(sku="Standard_D2ds_v5", tier="GeneralPurpose", zonal=True)
+    assert of_server(blueprint.plan(asked, large, NOW)).reason == "high availability off"
+
+
+@pytest.mark.parametrize(
+    ("skus", "words"),
+    [
+        (None, None),
+        ({"Burstable": ["standard_B2S"]}, None),
+        (
+            {"Burstable": ["Standard_B1ms", "Standard_B4ms"]},
+            "standard_b2s is not offered in eastus2; in the tier Burstable are Standard_B1ms, Standard_B4ms",
+        ),
+        ({"GeneralPurpose": ["Standard_B2s"]}, "standard_b2s is not offered in eastus2; in the tier Burstable are none"),
+    ],
+)
+def test_another_sku_has_to_be_one_that_the_server_s_region_offers(skus: dict[str, list[str]] | None, words: str | None) -> None:
+    seen = replace(standing(), regions=(region(skus=skus),))
+    if words is None:
+        assert dict(of_server(blueprint.plan(wanted(sku="standard_b2s"), seen, NOW)).changes)["sku-name"] == "Standard_B2s"
+        return
+    with pytest.raises(Impossible) as caught:
+        blueprint.plan(wanted(sku="standard_b2s"), seen, NOW)
+    assert caught.value.problems == [words]
 
 
 @pytest.mark.parametrize(
     ("asked", "now", "words"),
     [
-        ({"locations": ("westus2",), "location_is_given": True}, {}, "it is in eastus2, and a server can't be moved"),
-        ({"admin": "me"}, {}, "its administrator is serving_admin, for good"),
+        (
+            {"locations": ("westus2",), "location_is_given": True},
+            {},
+            "it is in eastus2, and a server can't be moved: --location eastus2, or another --server-name",
+        ),
+        ({"admin": "me"}, {}, "its administrator is serving_admin, for good: --admin-user serving_admin"),
         ({"version": 15}, {}, "it is PostgreSQL 16, and can't go back to 15"),
-        ({"version": 17}, {}, "az postgres flexible-server upgrade -g rg -n srv1 --version 17"),
+        ({"version": 17}, {}, UPGRADE),
         ({"storage": 32}, {"storage": 64}, "its disk has 64 GiB, and can't shrink to 32"),
         ({"tier": "GeneralPurpose"}, {}, "its SKU is Standard_B1ms, of the tier Burstable: give a --sku-name of GeneralPurpose"),
-        ({"zonal": True}, {}, "Burstable has no high availability"),
+        ({"zonal": True}, {}, NO_ZONES),
         (
             {"sku": "standard_b1ms"},
             {"sku": "Standard_D2ds_v5", "tier": "GeneralPurpose", "zonal": True},
-            "Burstable has no high availability",
+            NO_ZONES,
         ),
-        ({}, {"in_vnet": True, "is_public": False}, "it stands in a virtual network"),
-        ({}, {"state": "Stopped"}, "az postgres flexible-server start -g rg -n srv1"),
+        (
+            {},
+            {"in_vnet": True, "is_public": False},
+            "it stands in a virtual network, where firewall rules have no meaning: use another server",
+        ),
+        ({}, {"state": "Stopped"}, "it is stopped: az postgres flexible-server start -g rg -n srv1"),
+        ({}, {"state": "Stopping"}, "it is stopped: az postgres flexible-server start -g rg -n srv1"),
     ],
 )
 def test_what_can_not_change_is_an_error_before_anything_is_written(
@@ -232,9 +316,8 @@ def test_what_can_not_change_is_an_error_before_anything_is_written(
 ) -> None:
     with pytest.raises(Impossible) as caught:
         blueprint.plan(wanted(**asked), standing(**now), NOW)
-    assert words in caught.value.message
-    assert "nothing was written" in caught.value.message
-    assert len(caught.value.message.splitlines()) == 2
+    assert caught.value.problems == [words]
+    assert caught.value.message == f"srv1 can't become what is asked for; nothing was written:\n  {words}"
     assert caught.value.exit_code is ExitCode.USAGE
 
 
@@ -242,7 +325,8 @@ def test_all_that_can_not_change_is_said_at_once() -> None:
     asked = wanted(locations=("westus2",), location_is_given=True, admin="me", version=15, storage=32, zonal=True)
     with pytest.raises(Impossible) as caught:
         blueprint.plan(asked, standing(storage=64, in_vnet=True, state="Stopped"), NOW)
-    assert len(caught.value.message.splitlines()) == 8
+    assert caught.value.message.splitlines()[1:] == [f"  {problem}" for problem in caught.value.problems]
+    assert len(caught.value.problems) == 7
 
 
 def test_a_server_in_a_region_to_fall_back_to_is_noted() -> None:
@@ -254,6 +338,7 @@ def test_a_server_in_a_region_to_fall_back_to_is_noted() -> None:
 def test_a_new_password_is_a_step_of_its_own_and_asked_about() -> None:
     plan = blueprint.plan(wanted(), standing(admin="me"), NOW, reset_password=True)
     assert shown(plan)[1] == ("change", "password", "me")
+    assert plan.steps[1].reason == "--reset-admin-password"
     assert [step.kind for step in plan.disruptive] == [Kind.PASSWORD]
 
 
@@ -278,6 +363,21 @@ def rules_of(asked: tuple[Rule, ...], there: tuple[Rule, ...], *, prune: bool = 
 def test_a_rule_is_kept_by_its_addresses_whatever_it_is_called() -> None:
     theirs = replace(OFFICE, name="office")
     assert rules_of((OFFICE, HOME), (theirs,)) == ([("keep", "office"), ("create", HOME.name)], "")
+
+
+def test_a_step_of_a_rule_has_the_rule_and_its_addresses() -> None:
+    theirs = replace(OFFICE, name="office")
+    plan = blueprint.plan(wanted(rules=(OFFICE, HOME), prune=True), standing(rules=(theirs, LEFT_OVER)), NOW)
+    assert [(step.rule, step.reason) for step in plan.steps if step.kind is Kind.RULE] == [
+        (theirs, "203.0.113.0 to 203.0.113.255"),
+        (HOME, "198.51.100.7"),
+        (LEFT_OVER, "192.0.2.2; not asked for"),
+    ]
+
+
+def test_rules_that_nobody_asked_for_are_listed() -> None:
+    _, notes = rules_of((), (OFFICE, HOME))
+    assert f": {OFFICE.name} ({OFFICE.addresses}), {HOME.name} (198.51.100.7); " in notes
 
 
 def test_a_rule_of_the_same_name_with_other_addresses_is_changed() -> None:

@@ -47,6 +47,7 @@ def test_any_user_password_and_database_come_back(user: str, password: str, data
 def test_any_parameter_comes_back(value: str) -> None:
     assume(not value.startswith(("<", "${")))
     made = parse(REMOTE).with_params(application_name=value, options=f"-c a={value}")
+    assert (made.params["application_name"], made.params["host"]) == (value, "db.example.com")
     assert parse(made.uri().reveal()) == made
 
 
@@ -59,11 +60,38 @@ def test_any_parameter_comes_back(value: str) -> None:
         "postgresql://u:p@one:1,two:2/d?sslmode=require&target_session_attrs=read-write",
         "postgresql://u:p@one,two:2/d?sslmode=require",
         "postgres://u:p@/d?hostaddr=127.0.0.1&port=5433",
+        "postgres://u:p@/d?hostaddr=127.0.0.1,127.0.0.2&port=5433,5434",
+        "postgres://u:p@/d?hostaddr=127.0.0.1,127.0.0.2&host=one,two&port=5433,5434",
+        "postgres://u:p@/d?host=one,two,three&port=5433,5434&sslmode=require",  # libpq refuses it, when it connects
     ],
 )
 def test_any_kind_of_host_comes_back(uri: str) -> None:
     found = parse(uri)
     assert parse(found.uri().reveal()) == found
+
+
+@pytest.mark.parametrize(
+    ("params", "uri"),
+    [
+        ({"user": "u/v", "host": "h", "dbname": "a/b"}, "postgresql://u%2Fv@h/a%2Fb"),
+        ({"host": "h"}, "postgresql://@h/"),
+        ({"user": "u", "host": "a/b", "dbname": "d", "options": "-c a=/b"}, "postgresql://u@a%2Fb/d?options=-c%20a%3D/b"),
+        ({"user": "u", "host": "::1,fe80::1%eth0", "port": "1,2", "dbname": "d"}, "postgresql://u@[::1]:1,[fe80::1%25eth0]:2/d"),
+        ({"user": "u", "host": "a,b", "port": "5", "dbname": "d"}, "postgresql://u@a:5,b:5/d"),
+        ({"user": "u", "host": "a,b", "port": ",5", "dbname": "d"}, "postgresql://u@a,b:5/d"),
+        ({"user": "u", "host": "a,b,c", "port": "5,6", "dbname": "d"}, "postgresql://u@/d?host=a%2Cb%2Cc&port=5%2C6"),
+        ({"user": "u", "host": "/a,/b", "port": "1,2", "dbname": "d"}, "postgresql://u@/d?host=/a%2C/b&port=1%2C2"),
+        ({"user": "u", "host": "@a", "dbname": "d"}, "postgresql://u@/d?host=%40a"),
+        ({"user": "u", "hostaddr": "::1", "port": "5", "dbname": "d"}, "postgresql://u@:5/d?hostaddr=%3A%3A1"),
+        (
+            {"user": "u", "hostaddr": "127.0.0.1,::1", "port": "5,6", "dbname": "d"},
+            "postgresql://u@/d?hostaddr=127.0.0.1%2C%3A%3A1&port=5%2C6",
+        ),
+    ],
+)
+def test_a_uri_is_written_as_libpq_reads_it(params: dict[str, str], uri: str) -> None:
+    made = Dsn(params)
+    assert (str(made), made.without_password(), made.uri().reveal()) == (uri, uri, uri)
 
 
 @pytest.mark.parametrize("character", [*":/@%#?&'\"\\$ =[]+,ü日"])
@@ -89,6 +117,9 @@ def test_a_password_with_any_character_is_only_seen_by_reveal(character: str) ->
         ("postgresql://u:hun@ter2@h/d", "holds an unencoded @"),
         ("postgresql://u:hun@=/ter2@h/d", "holds an unencoded @"),
         ("postgresql://u:hun?@=/ter2@h/d", "holds an unencoded @"),
+        ("postgresql://u:hun@b?ter2@h/d", "holds an unencoded @"),
+        ("postgresql://u:hun\udcffter2@h/d", "isn't UTF-8 text"),
+        ("postgresql://", "isn't complete: no user, no host, no database"),
         ("postgresql://u:hun/ter2@h/d", "seems to hold an unencoded / in its password"),
         ("postgresql://u:hunter2@h/d?colour=blue", "is not a URI that libpq takes"),
         ("postgresql://u:hunter2@[::1/d", "is not a URI that libpq takes"),
@@ -120,9 +151,67 @@ def test_what_can_not_be_meant_is_refused_without_showing_the_password(uri: str,
 
 
 def test_all_problems_are_told_at_once() -> None:
-    message = refusal("postgresql://h?passfile=x").message
-    for what in ("no user, no database", "uses passfile", "without TLS", "has no password"):
-        assert what in message
+    error = refusal("postgresql://h?passfile=x")
+    assert error.message == (
+        "the DSN of a test isn't complete: no user, no database; it uses passfile, which is not supported: the password belongs "
+        "into the URI; it goes to another host without TLS: add sslmode=require, or stricter (require, verify-ca, verify-full); "
+        "it has no password"
+    )
+    assert error.hint == f"its shape: {dsn.SHAPE}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem", "hint"),
+    [
+        ("postgresql://u:hunter2@/d", "isn't complete: no host", f"its shape: {dsn.SHAPE}"),
+        ("postgresql://u@/d", "isn't complete: no host", f"its shape: {dsn.SHAPE}"),
+        (f"{LOCAL}?a%0Ahunter2=x", "is not a URI that libpq takes: invalid URI query parameter", f"its shape: {dsn.SHAPE}"),
+        ("postgresql://u:hun\udcffter2@h/d", "isn't UTF-8 text", dsn.ENCODE_HINT),
+    ],
+)
+def test_a_refusal_says_that_and_no_more(uri: str, problem: str, hint: str) -> None:
+    error = refusal(uri)
+    assert (error.message, error.hint) == (f"the DSN of a test {problem}", hint)
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [("?application_name=a@b", "a@b"), ("?application_name=a://b", "a://b"), ("?application_name=a%2fb", "a/b"), ("", None)],
+)
+def test_what_stands_behind_the_question_mark_is_no_part_of_the_password(query: str, name: str | None) -> None:
+    found = parse(f"{LOCAL}{query}")
+    assert (found.password.reveal(), found.params.get("application_name")) == ("hunter2", name)
+
+
+def test_an_at_sign_in_a_parameter_ends_no_user() -> None:
+    found = parse("postgresql://localhost/d?user=u&application_name=a@b@c")
+    assert found.params == {"host": "localhost", "dbname": "d", "user": "u", "application_name": "a@b@c"}
+
+
+def test_a_parameter_without_a_value_is_none() -> None:
+    assert parse(f"{LOCAL}?application_name=").params == parse(LOCAL).params
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("postgresql://u:p@localhost/d", "postgresql://v:q@localhost:5432/d?application_name=x", True),
+        ("postgresql://u:p@localhost:5433/d", "postgresql://u:p@localhost:5433/d", True),
+        ("postgresql://u:p@localhost:5433/d", "postgresql://u:p@localhost/d", False),
+        ("postgresql://u:p@localhost:5433/d", "postgresql://u:p@localhost:5434/d", False),
+        ("postgresql://u:p@localhost/d", "postgresql://u:p@127.0.0.1/d", False),
+        ("postgresql://u:p@localhost/d", "postgresql://u:p@localhost/e", False),
+    ],
+)
+def test_a_database_is_the_same_by_host_port_and_name(one: str, other: str, same: bool) -> None:
+    assert parse(one).same_database(parse(other)) is same
+
+
+@pytest.mark.parametrize(
+    ("password", "line"), [("", ""), ("hunter2", "*:*:*:*:hunter2\n"), ("a:b\\c::", "*:*:*:*:a\\:b\\\\c\\:\\:\n")]
+)
+def test_a_password_file_has_one_line_in_which_colons_are_no_ends(password: str, line: str) -> None:
+    assert dsn.pgpass(Dsn({}, Secret(password))) == line
 
 
 @given(st.text(st.sampled_from("ab:/@%?#&=[], ")))
@@ -141,6 +230,7 @@ def test_a_password_that_was_not_encoded_is_never_shown(middle: str) -> None:
         ("postgresql://u:p@127.0.0.2/d", True, False),
         ("postgresql://u:p@[::1]/d", True, False),
         ("postgresql://u:p@/d?host=/tmp", True, True),
+        ("postgresql://u:p@/d?host=%40abstract", True, True),
         ("postgresql://u:p@localhost,127.0.0.1/d", True, False),
         (REMOTE, False, False),
         ("postgresql://u:p@127.0.0.1.example.com/d?sslmode=require", False, False),
@@ -156,6 +246,10 @@ def test_a_loopback_address_or_a_socket_is_this_machine(uri: str, local: bool, s
 )
 def test_the_stricter_modes_need_tls(mode: str, needed: bool) -> None:
     assert parse(f"{LOCAL}?sslmode={mode}").needs_tls is needed
+
+
+def test_without_a_host_there_is_one_that_has_no_name() -> None:
+    assert (Dsn({}).hosts, Dsn({}).is_local) == ([""], False)
 
 
 def test_a_certificate_takes_a_passwords_place() -> None:
@@ -181,6 +275,7 @@ def test_what_steers_libpq_or_holds_a_dsn_does_not_reach_a_program(name: str) ->
         ("postgresql://u:p%2Fw%25@h/d", {"p%2Fw%25", "p/w%"}),
         ("postgresql://u:a@b@h/d", {"a", "a@b"}),
         ("postgresql://u:a b/c@h/d", {"a b/c"}),
+        ("postgresql://u:a@b\nc@h/d", {"a", "a@b\nc"}),
         ("postgresql://u:p@h/d?application_name=a@b", {"p", "p@h/d?application_name=a"}),
         ("postgresql://u@h/d", set()),
         ("no DSN at all", set()),
