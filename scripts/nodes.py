@@ -95,6 +95,13 @@ def secret_values(tree: Node) -> Iterator[tuple[Node, Node]]:
                         yield from (pair for pair in item.value if pair[0].value == "value")
 
 
+def keys_in_braces(tree: Node) -> set[Node]:
+    """The keys of the mappings that stand between braces, in which a comma parts one from the next."""
+    import yaml
+
+    return {key for node in walk(tree) if isinstance(node, yaml.MappingNode) and node.flow_style for key, _ in node.value}
+
+
 def repeated_keys(tree: Node, values: Mapping[str, str]) -> Iterator[ScalarNode]:
     """The keys that their mapping has already; PyYAML takes the last of them without a word."""
     import yaml

@@ -168,11 +168,11 @@ class Template:
     def from_key_vault(self, identity: str) -> Template:
         """The variant in which each secret `value: ${X}` is the address ${X_SECRET_URL} in a Key Vault, read by ${identity}."""
         text, ends = self._marked, {scalar.end: scalar for scalar in self._scalars}
-        places = list(nodes.secret_values(self._tree))
+        places, in_braces = list(nodes.secret_values(self._tree)), nodes.keys_in_braces(self._tree)
         for key, node in reversed(places):
             scalar, start = ends.get(node.end_mark.index), key.start_mark.index
             before = text[text.rfind("\n", 0, start) + 1 : start]
-            is_alone = _ALONE.fullmatch(before) and key.start_mark.line == node.start_mark.line
+            is_alone = key not in in_braces and _ALONE.fullmatch(before) and key.start_mark.line == node.start_mark.line
             if scalar is None or scalar.value not in self._marks or not is_alone:
                 problem = "a secret's value has to be one variable, and stand on a line of its own"
                 raise UsageError(f"{self.name}:{self.line_of_node(key)}: {problem}")
