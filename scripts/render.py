@@ -28,7 +28,6 @@ _REFERENCE = re.compile(rf"\$(?:\{{({_NAME})\}}|({_NAME}))", re.ASCII)
 PLACEHOLDER = re.compile(r"<[A-Za-z][\w -]*>")  # such as <password>, out of a manual
 _UNREADABLE = re.compile(r"[\ud800-\udfff]")  # how Python keeps bytes that it can't read
 _SECRET_NAME = re.compile(r"(DSN|PASSWORD|SECRET|TOKEN|KEY)$", re.IGNORECASE)
-_ALONE = re.compile(r"[ ]*(- +)?")  # what may stand before a key of a block mapping
 
 
 @dataclass(frozen=True)
@@ -171,8 +170,7 @@ class Template:
         places, in_braces = list(nodes.secret_values(self._tree)), nodes.keys_in_braces(self._tree)
         for key, node in reversed(places):
             scalar, start = ends.get(node.end_mark.index), key.start_mark.index
-            before = text[text.rfind("\n", 0, start) + 1 : start]
-            is_alone = key not in in_braces and _ALONE.fullmatch(before) and key.start_mark.line == node.start_mark.line
+            is_alone = key not in in_braces and key.start_mark.line == node.start_mark.line
             if scalar is None or scalar.value not in self._marks or not is_alone:
                 problem = "a secret's value has to be one variable, and stand on a line of its own"
                 raise UsageError(f"{self.name}:{self.line_of_node(key)}: {problem}")

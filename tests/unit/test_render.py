@@ -384,7 +384,16 @@ def test_from_a_key_vault_the_lines_are_still_those_of_the_file() -> None:
 
 @pytest.mark.parametrize(
     "secret",
-    ["value: x${A}", "value: fixed", "value: ${A}${A}", "value: |\n      ${A}", "value:\n      ${A}", "value: [$A]", "value: *a"],
+    [
+        "value: x${A}",
+        "value: fixed",
+        "value: ${A}${A}",
+        "value: |\n      ${A}",
+        "value:\n      ${A}",
+        "value: [$A]",
+        "value: *a",
+        "? value\n    : $A",
+    ],
 )
 def test_from_a_key_vault_a_value_that_is_no_variable_is_refused(secret: str) -> None:
     text = f"a: &a ${{A}}\nsecrets:\n  - name: dsn\n    {secret}\n"
@@ -396,6 +405,12 @@ def test_from_a_key_vault_a_value_that_is_no_variable_is_refused(secret: str) ->
 def test_from_a_key_vault_a_value_in_braces_is_refused(braces: str) -> None:
     with pytest.raises(UsageError, match=r"t\.yaml:[12]: .* on a line of its own"):
         render.parse(f"secrets: [{braces}]\n", "t.yaml").from_key_vault("ID")
+
+
+@pytest.mark.parametrize("key", ["&k value", "!!str value", '"value"'])
+def test_from_a_key_vault_a_key_may_be_written_in_any_way(key: str) -> None:
+    template = render.parse(f"secrets:\n  - {key}: $A\n    name: dsn\n", "t.yaml").from_key_vault("ID")
+    assert template.text == "secrets:\n  - keyVaultUrl: ${A_SECRET_URL}\n    identity: ${ID}\n    name: dsn\n"
 
 
 def test_a_template_without_secrets_is_the_same_from_a_key_vault() -> None:
