@@ -27,7 +27,7 @@ from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 gc.freeze()
 gc.set_threshold(100_000)
 
-# Every flag is declared once: what it means is the same wherever it stands.
+# Every flag is declared once: what it means is the same wherever it stands, but for the few of IN_TASK.
 FLAGS = {
     "abort": "Go back: the new login role is disabled, the old one stays.",
     "accept_drift": "Go on although the database differs from what the files make.",
@@ -50,13 +50,13 @@ FLAGS = {
     "backtest_service_user": "The application's login role (backtest_service); the second one has _b behind it.",
     "backup_retention_days": "Days that backups are kept, 7 to 35 (7).",
     "check_deadline": "Seconds that each check is given (10).",
-    "check": "Only check: the roles against their design (exit code 3 when something differs), a template by the rules of Azure.",
+    "check": "Only check the roles against their design; exit code 3 when something differs.",
     "connection_limit": "Connections of each of the two login roles (fitted to the server).",
     "create_app_users": "Make the application's login role when the server stands, as `invoke roles` does.",
     "database_name": "The database (serving).",
     "deadline": "Seconds to wait until the old login role is out of use (300).",
     "delete_group": "Delete the resource group with all that is in it.",
-    "docker": "Use Docker: for psql, and for the server of `up` and `quickstart`.",
+    "docker": "Run psql in a Docker container.",
     "dsn": "The database, as postgresql://USER:PASSWORD@HOST:5432/DB?sslmode=require; `-` reads it from stdin.",
     "emit_secrets": "Print DSNs and passwords.",
     "env_file": "The file that settings are read from (.env).",
@@ -87,9 +87,9 @@ FLAGS = {
     "no_transaction": "The file is to run outside a transaction, as CREATE INDEX CONCURRENTLY wants.",
     "number": "The number of the new file (the next one).",
     "open_firewall": "Let this machine through the server's firewall for the length of this command.",
-    "out": "The file to write: a rendered template, which then only you can read; the schema (schema.sql beside the migrations).",
+    "out": "The file to write (schema.sql beside the migrations).",
     "plan": "Show what would be done and write nothing.",
-    "postgres_version": "The PostgreSQL of the server (16): 16 or 18 embedded, any with --docker, 11 to 18 in Azure.",
+    "postgres_version": "The PostgreSQL of the server (16): 16 or 18 embedded, any with --docker.",
     "prune": "Drop what stands in the app's lists and not in the template.",
     "prune_firewall": "Remove the firewall rules that no flag asks for.",
     "psql": "Where psql comes from: local, docker, embedded or auto (auto).",
@@ -104,7 +104,7 @@ FLAGS = {
     "roles": "Count owners too, and the rights of roles that only one side has.",
     "revoke_extra": "Take away what the roles have beyond the design.",
     "secret_name": "The secret of the Key Vault (POSTGRES-DSN).",
-    "secrets_file": "Keep DSNs in this dotenv file, which then only you can read: POSTGRES_DSN; provision's administrator too.",
+    "secrets_file": "Keep the application's DSN in this dotenv file, which then only you can read.",
     "server_name": "The flexible server: 3 to 63 of a-z, 0-9 and -, one name for all of Azure.",
     "server_role": "The id of a role of your own on the server, instead of Contributor.",
     "set_secrets": "Set the secrets that are at hand, although they are set: what they hold can't be read back.",
@@ -127,11 +127,33 @@ FLAGS = {
     "yes": "Don't ask.",
     "zonal_resiliency": "High availability: enabled or disabled (disabled).",
 }
+# By the name of the task's function.
+IN_TASK = {
+    "migrate": {
+        "resource_group": "With --open-firewall, the server's resource group (its name and -rg).",
+        "server_name": "With --open-firewall, the flexible server (the one that the DSN names).",
+        "subscription_id": "With --open-firewall, the Azure subscription.",
+    },
+    "provision": {
+        "postgres_version": "The PostgreSQL of a new server, 11 to 18 (16).",
+        "secrets_file": "Keep the DSNs, the administrator's too, in this dotenv file, which then only you can read.",
+    },
+    "quickstart": {"docker": "Run the server in a Docker container."},
+    "render": {
+        "check": "Only check the template by the rules of Azure; nothing is written.",
+        "out": "The file to write, which then only you can read.",
+    },
+    "up": {"docker": "Run the server in a Docker container."},
+}
 REPEATABLE = ("allow_cidr", "location_fallback")
 
 
 def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
     """Makes a task: its flags' help from FLAGS, SIGTERM as Ctrl-C, and an OpsError as a message and an exit code."""
+
+    names = list(inspect.signature(body).parameters)[1:]
+    several = [name for name in names if name in REPEATABLE]
+    helps = {name: IN_TASK.get(body.__name__, {}).get(name, FLAGS[name]) for name in names}
 
     @functools.wraps(body)
     def run(_: Context, **flags: Any) -> None:
@@ -141,14 +163,14 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
                 if flags.pop("explain", False):
                     from scripts import origins
 
-                    origins.show(called(body), flags, FLAGS, console)
+                    origins.show(called(body), flags, helps, console)
                     return
                 code = body(console, **flags) or ExitCode.OK
         except OpsError as error:
             console.failure(error)
             code = error.exit_code
         except KeyboardInterrupt:
-            console.failure(Interrupted("interrupted"))
+            console.failure(Interrupted("interrupted", "run the same command again: it goes on from what stands"))
             code = ExitCode.INTERRUPTED
         except OSError as error:
             if not shell.is_broken_pipe(error):
@@ -158,9 +180,7 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
         if code is not ExitCode.OK:
             raise Exit(code=int(code))
 
-    names = list(inspect.signature(body).parameters)[1:]
-    several = [name for name in names if name in REPEATABLE]
-    return cast("Task[Any]", task(run, help={name: FLAGS[name] for name in names}, auto_shortflags=False, iterable=several))
+    return cast("Task[Any]", task(run, help=helps, auto_shortflags=False, iterable=several))
 
 
 def called(body: Callable[..., Any]) -> str:
@@ -642,7 +662,7 @@ def psql(
 
     if as_app and dsn:
         raise UsageError("--as-app takes the DSN of POSTGRES_DSN, and --dsn names another", "leave one of them away")
-    goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console)
+    goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=psql, docker=docker, console=console, as_app=as_app)
     if as_app:
         goal = goal.as_app(logins.wanted(settings.app_user(backtest_service_user, goal.found), None, {}).names, console)
     return ExitCode.OK if goal.attach() == 0 else ExitCode.FAILED
@@ -672,7 +692,7 @@ def push(
     flags = dict(locals())
     from scripts import handover, logins, target
 
-    goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=None, docker=False, console=console)
+    goal = target.resolve(dsn=dsn, env_file=env_file, local=local, psql=None, docker=False, console=console, as_app=not dsn)
     names = logins.wanted(settings.app_user(backtest_service_user, goal.found), None, {}).names
     if dsn:
         target.check_app(goal.dsn, goal.origin, names)

@@ -23,7 +23,7 @@ from scripts.flexible import Server, Wanted
 from scripts.gh import Gh
 from scripts.machine import Programs
 from scripts.request import Reader, variable
-from scripts.settings import ADMIN_DSN, DEPLOY, MIGRATIONS, ROOT, Sources, Value
+from scripts.settings import ADMIN_DSN, APP_DSN, DEPLOY, MIGRATIONS, ROOT, Sources, Value
 from scripts.target import Target
 
 _ANY_ADDRESS = "203.0.113.1"  # stands for this machine's, which nothing here needs
@@ -136,7 +136,7 @@ class Checklist:
 
     def _dsns(self) -> tuple[Value | None, Value | None]:
         """The administrator's and the application's, as they stand in the settings."""
-        return self._found.get(ADMIN_DSN), self._found.get("POSTGRES_DSN")
+        return self._found.get(ADMIN_DSN), self._found.get(APP_DSN)
 
     def _resolve(self) -> Target:
         """The database that commands would mean; without a DSN, the server of `invoke up`, where that runs. Raises OpsError."""
@@ -178,7 +178,7 @@ class Checklist:
             return value, administrator is not None
         with contextlib.suppress(OpsError):  # there is none
             file = self._goal().app_file
-            if file is not None and (kept := settings.kept("POSTGRES_DSN", file)):
+            if file is not None and (kept := settings.kept(APP_DSN, file)):
                 return kept, True
         return None, False
 

@@ -34,10 +34,9 @@ _ANSWER_TIMEOUT = 20.0  # seconds for the question whether there is one
 # As docker and Podman say it, which may be called docker.
 _NO_IMAGE = re.compile("(?i)no such image|image not known")
 _NO_ENGINE = re.compile("Cannot connect|error during connect|trying to connect|Is the docker daemon running")
-INSTALL_HINT = (
-    "install psql (Debian: postgresql-client; macOS: brew install libpq; Windows: the PostgreSQL installer), "
-    "or start Docker and use --docker"
-)
+_PSQL_HINT = "install psql (Debian: postgresql-client; macOS: brew install libpq; Windows: the PostgreSQL installer)"
+_DOCKER_HINT = "install Docker (https://docs.docker.com/get-started/get-docker/)"
+INSTALL_HINT = f"{_PSQL_HINT}, or start Docker and use --docker"
 
 
 AT_TERMINAL = ("--no-password",)  # what somebody's own psql is given; it reads its psqlrc
@@ -234,7 +233,8 @@ class DockerClient:
                 try:
                     files[f".tls/{key}"] = Path(dsn.params[key]).read_bytes()
                 except OSError as error:
-                    raise UsageError(f"{key} of the DSN can't be read: {dsn.params[key]}: {error.strerror}") from None
+                    problem = f"{key} of the DSN can't be read: {dsn.params[key]}: {error.strerror}"
+                    raise UsageError(problem, "name a file that you may read, or leave it out of the DSN") from None
                 dsn = dsn.with_params(**{key: str(_WORK / ".tls" / key)})
         known = {**psql_env(str(_WORK / ".pgpass")), **variables}
         environment = [word for name, value in known.items() for word in ("--env", f"{name}={value}")]
@@ -364,14 +364,16 @@ def choose(
     """
     if mode is Mode.AUTO:
         mode = next(available(dsn, env, program, run, which))
+    embeddable = dsn.is_local and not dsn.needs_tls
+    without = f"or leave the flag away: {'the embedded one will do' if embeddable else 'whichever is there is taken'}"
     if mode is Mode.DOCKER:
         if which("docker", env) is None:
-            raise UsageError("--docker needs the docker command, which is not on PATH", "install Docker, or use --psql local")
+            raise UsageError("--docker needs the docker command, which is not on PATH", f"{_DOCKER_HINT}, {without}")
         return DockerClient(image, env, run, program=program)
     if mode is Mode.LOCAL:
         path = which(program, env)
         if path is None:
-            raise UsageError(f"--psql local needs {program} on PATH", INSTALL_HINT)
+            raise UsageError(f"--psql local needs {program} on PATH", f"{_PSQL_HINT}, {without}")
         return ProgramClient(path, env, Mode.LOCAL)
     if dsn.needs_tls:
         raise UsageError(

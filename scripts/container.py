@@ -16,13 +16,20 @@ from typing import Any
 from scripts import PRODUCT, shell
 from scripts.archive import tar
 from scripts.dsn import Dsn
-from scripts.embedded import ADMIN, DATABASE, HOST
+from scripts.embedded import ADMIN, DATABASE, HOST, VERSIONS
 from scripts.engine import elsewhere
 from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
 
 _PORT = "5432/tcp"
+_EMBEDDED = f"invoke up --postgres-version {min(VERSIONS)}"
 _PASSWORD_FILE = "postgres-serving-split.password"  # in the container's /etc: `docker inspect` shows the path alone
+# As Docker and Podman say that they don't reach a registry.
+_NO_REGISTRY = re.compile("dial tcp|dial udp|no such host|i/o timeout|TLS handshake|deadline exceeded|request canceled")
+_NO_REGISTRY_HINT = (
+    "mend the engine's network or proxy; or have POSTGRES_IMAGE name an image that is here (`docker images`); "
+    f"or without Docker: {_EMBEDDED}"
+)
 _READY_DEADLINE = 90.0  # seconds from the container's start until it accepts connections
 # By TCP: while the image sets itself up, its server listens on the socket alone.
 _PROBE = ["pg_isready", "--quiet", "--host=127.0.0.1", f"--username={ADMIN}", f"--dbname={DATABASE}", "--timeout=3"]
@@ -39,12 +46,7 @@ class Container:
 
     def start(self) -> bool:
         """Makes the server run and accept connections; False when it did already. Raises OpsError."""
-        if machine := elsewhere(_endpoint(self.env).address):
-            raise UsageError(
-                f"the Docker engine runs on another machine ({machine}), where a local server is of no use",
-                "leave --docker away, or choose a local engine (DOCKER_HOST, docker context)",
-            )
-        engine = connect(self.env)
+        engine = self.engine()
         with _engine_errors(self.image):
             container = self._find(engine)
             # "created": an interruption may have come before its password file. Its data stay in a volume of their own.
@@ -59,6 +61,15 @@ class Container:
                 container.start()
             self._await_ready(container)
         return True
+
+    def engine(self) -> Any:
+        """A client of the engine on which it would run. Raises OpsError when there is none, or not on this machine."""
+        if machine := elsewhere(_endpoint(self.env).address):
+            raise UsageError(
+                f"the Docker engine runs on another machine ({machine}), where a local server is of no use",
+                "leave --docker away, or choose a local engine (DOCKER_HOST, docker context)",
+            )
+        return connect(self.env)
 
     def running(self) -> bool:
         """Whether its container runs."""
@@ -210,7 +221,7 @@ def connect(env: Mapping[str, str]) -> Any:
     except DockerException as error:
         raise OpsError(
             f"no Docker engine answers: {error}",
-            "start Docker (or Podman's socket, and name it in DOCKER_HOST), or: invoke up --postgres-version 16 (embedded)",
+            f"start Docker (or Podman's socket, and name it in DOCKER_HOST), or without Docker: {_EMBEDDED}",
         ) from None
     return engine
 
@@ -223,8 +234,9 @@ def _engine_errors(image: str) -> Iterator[None]:
     try:
         yield
     except docker.errors.DockerException as error:
-        what = getattr(error, "explanation", None) or error
-        raise OpsError(f"the Docker engine refused ({image}): {what}", "another image: set POSTGRES_IMAGE") from None
+        what = str(getattr(error, "explanation", None) or error)
+        hint = _NO_REGISTRY_HINT if _NO_REGISTRY.search(what) else "another image: set POSTGRES_IMAGE"
+        raise OpsError(f"the Docker engine refused ({image}): {what}", hint) from None
 
 
 def _is_ready(container: Any) -> bool:

@@ -83,6 +83,7 @@ class Plan:
 def command(flags: Mapping[str, Any], again: str, console: Console) -> None:
     """What `invoke deploy` does with its flags. Raises UsageError and OpsError."""
     found = settings.sources(flags["env_file"])
+    client = Az(found.env, redact=console.redact)  # before all that is asked for, which would be for nothing without it
     reader = request.Reader(flags, found, task="deploy")
     subscription, group = request.group_of_apps(reader)
     deadline = request.deadline(reader)
@@ -90,7 +91,7 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> None:
     reader.finish()
     wanted = manifest.build(manifest.template(flags, from_key_vault=from_key_vault), found, console)
     app = App(name=wanted.tree["name"], group=group, subscription=subscription)
-    with Az(found.env, redact=console.redact) as client:
+    with client:
         run(
             app,
             wanted,

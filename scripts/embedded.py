@@ -247,7 +247,8 @@ class Embedded:
         finally:
             password_file.unlink(missing_ok=True)
         if result.code != 0:
-            raise OpsError(f"initdb failed in {self.home}: {result.err.strip()}")
+            problem = f"initdb failed in {self.home}: {result.err.strip()}"
+            raise OpsError(problem, "mend that (a full disk, say), and run the same command again: nothing is half-made")
         with (new / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write("include = '../serving.conf'\n")
         new.rename(self.data)

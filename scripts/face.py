@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import shutil
 import sys
@@ -180,6 +181,7 @@ class Face(Program):
 def put_on() -> None:
     """Has the Program of the `invoke` command, which is loading tasks.py, be a Face from here on."""
     main.program.__class__ = Face
+    logging.getLogger("invoke").disabled = True  # what its --debug says from here on repeats the command line, passwords too
 
 
 def _flags(context: ParserContext) -> dict[str, bool]:

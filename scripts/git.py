@@ -15,7 +15,7 @@ from pathlib import Path
 from scripts import shell
 from scripts.dsn import clean_env
 from scripts.errors import OpsError
-from scripts.shell import Result
+from scripts.shell import Result, quoted
 
 # Where a branch that is made today comes from: the first of these that exists and isn't the commit at hand.
 _BASES = (
@@ -68,7 +68,8 @@ def lines(folder: Path, env: Mapping[str, str], patterns: Sequence[str]) -> Iter
     search = ("-c", "grep.column=false", "grep", "-z", "-n", "-I", "-i", "-E", "--no-color", "--full-name", *wanted, "--", ".")
     result = _call(folder, env, *search)
     if result is None or result.code > 1:  # 1: no line fits
-        raise OpsError(f"git can't search {folder}: {result.err.strip() if result else 'it has no answer'}")
+        problem = f"git can't search {folder}: {result.err.strip() if result else 'it has no answer'}"
+        raise OpsError(problem, f"see what it says: git -C {quoted(folder)} status")
     for found in re.finditer(r"([^\0\n]+)\0(\d+)\0([^\n]*)\n", result.out):
         yield found[1], int(found[2]), found[3]
 

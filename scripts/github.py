@@ -35,7 +35,7 @@ class Entry:
 
 
 ADMIN_DSN = Entry(settings.ADMIN_DSN, "the administrator's DSN, by which the migrations run", is_secret=True)
-APP_DSN = Entry("POSTGRES_DSN", "the application's DSN, which becomes a secret of the Container App", is_secret=True)
+APP_DSN = Entry(settings.APP_DSN, "the application's DSN, which becomes a secret of the Container App", is_secret=True)
 APP_DSN_URL = Entry(SECRET_URL, "the Key Vault secret that holds the application's DSN")
 ALWAYS = (
     ADMIN_DSN,

@@ -17,9 +17,10 @@ from scripts.dsn import Dsn
 from scripts.errors import OpsError, UsageError
 from scripts.gh import INSTALL_HINT, LOGIN_HINT, Gh
 from scripts.secret import Secret
+from scripts.settings import APP_DSN
 
-VARIABLE = "POSTGRES_DSN"  # the name under which applications look for it
 FORMER = "POSTGRES_DSN_FORMER"  # beside it on a server of this machine: the one before, to which a rotation can go back
+_FILE_HINT = "name a file of your own, which need not be there yet"
 _LONGEST = 4096  # bytes that a line with a DSN is allowed for
 
 
@@ -44,7 +45,7 @@ class Destinations:
     def check(self) -> None:
         """Sees to it that a DSN would arrive, before one is made. Raises UsageError and OpsError."""
         if (self.github_environment or self.repo) and self.github_secret is None:
-            raise UsageError("--github-environment and --repo say where --github-secret is", f"add --github-secret {VARIABLE}")
+            raise UsageError("--github-environment and --repo say where --github-secret is", f"add --github-secret {APP_DSN}")
         if self.secrets_file is not None:
             _check_file(self.secrets_file)
         for path in filter(None, (self.app_file, self.secrets_file)):
@@ -52,9 +53,8 @@ class Destinations:
         if self.github_secret is not None:
             name = self.github_secret
             if not re.fullmatch(r"(?!GITHUB_)[A-Z_][A-Z0-9_]*", name, re.IGNORECASE | re.ASCII):
-                raise UsageError(
-                    f"--github-secret {name}: GitHub takes letters, digits and _, and no name that begins with GITHUB_"
-                )
+                problem = "GitHub takes letters, digits and _, and no name that begins with GITHUB_"
+                raise UsageError(f"--github-secret {name}: {problem}", f"such as --github-secret {APP_DSN}")
             if not Gh(self.env).is_there:
                 raise UsageError("--github-secret needs the gh command, which is not on PATH", INSTALL_HINT)
             self._gh("list")
@@ -62,11 +62,11 @@ class Destinations:
             raise UsageError("--secret-name says which secret of --key-vault is meant", "add --key-vault NAME")
         if self.key_vault is not None:
             if not re.fullmatch(r"[A-Za-z](-?[A-Za-z0-9]){2,23}", self.key_vault):
-                raise UsageError(
-                    f"--key-vault {self.key_vault}: a vault's name has 3 to 24 letters, digits and -, a letter first"
-                )
+                problem = "a vault's name has 3 to 24 letters, digits and -, a letter first"
+                raise UsageError(f"--key-vault {self.key_vault}: {problem}", "az keyvault list --query [].name")
             if not re.fullmatch(r"[A-Za-z0-9-]{1,127}", self._vault_secret):
-                raise UsageError(f"--secret-name {self.secret_name}: Key Vault takes letters, digits and -, 127 at most")
+                problem = "Key Vault takes letters, digits and -, 127 at most"
+                raise UsageError(f"--secret-name {self.secret_name}: {problem}", "such as --secret-name POSTGRES-DSN")
             with Az(self.env) as client:
                 client.ask(az.vault(self.key_vault))
 
@@ -75,8 +75,8 @@ class Destinations:
         value = dsn.uri()
         for path in (self.app_file, self.secrets_file):
             if path is not None:
-                set_in_file(path, VARIABLE, value)
-                yield f"{VARIABLE} in {path}"
+                set_in_file(path, APP_DSN, value)
+                yield f"{APP_DSN} in {path}"
         if self.github_secret is not None:
             self._gh("set", self.github_secret, stdin=value)
             yield self._github
@@ -84,12 +84,12 @@ class Destinations:
             with Az(self.env, redact=console.redact) as client:
                 yield f"the Key Vault secret {az.put_secret(client, self.key_vault, self._vault_secret, value)}"
         if self.emit:
-            console.emit(VARIABLE, value)
+            console.emit(APP_DSN, value)
             yield "this terminal"
 
     @property
     def _vault_secret(self) -> str:
-        return self.secret_name or VARIABLE.replace("_", "-")
+        return self.secret_name or APP_DSN.replace("_", "-")
 
     @property
     def _github(self) -> str:
@@ -142,7 +142,7 @@ def destinations(flags: Mapping[str, Any], *, env: Mapping[str, str], app_file: 
 def push(dsn: Dsn, destinations: Destinations, console: Console) -> None:
     """Puts a DSN that is at hand where the flags say."""
     if not any(destinations.flags()):
-        raise UsageError("nothing says where the DSN goes", f"--secrets-file PATH, --github-secret {VARIABLE} or --emit-secrets")
+        raise UsageError("nothing says where the DSN goes", f"--secrets-file PATH, --github-secret {APP_DSN} or --emit-secrets")
     destinations.check()
     if dsn.is_local and destinations.github_secret:
         console.note(f"warning: {dsn} leads to this machine, which GitHub can't reach")
@@ -151,7 +151,7 @@ def push(dsn: Dsn, destinations: Destinations, console: Console) -> None:
         console.say(f"handed over: {place}")
         places.append(place)
     facts = {"dsn": str(dsn), "handed_over": places}
-    console.document(facts, {VARIABLE: dsn.uri()} if destinations.emit else {})
+    console.document(facts, {APP_DSN: dsn.uri()} if destinations.emit else {})
 
 
 def _check_file(path: Path) -> None:
@@ -162,13 +162,13 @@ def _check_file(path: Path) -> None:
         there = real.exists()
     except (OSError, RuntimeError) as error:  # RuntimeError: older ones
         reason = error.strerror if isinstance(error, OSError) else "its symbolic links lead round in a circle"
-        raise UsageError(f"--secrets-file {path}: {reason}") from None
+        raise UsageError(f"--secrets-file {path}: {reason}", _FILE_HINT) from None
     if there and not real.is_file():  # a pipe would be waited for, and /dev/null replaced
-        raise UsageError(f"--secrets-file {path}: it is {'a folder' if real.is_dir() else 'no regular file'}")
+        raise UsageError(f"--secrets-file {path}: it is {'a folder' if real.is_dir() else 'no regular file'}", _FILE_HINT)
     if not real.parent.is_dir():
-        raise UsageError(f"--secrets-file {path}: there is no folder {real.parent}")
+        raise UsageError(f"--secrets-file {path}: there is no folder {real.parent}", "make it, or name another file")
     if not os.access(real.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"--secrets-file {path}: you may not write into the folder {real.parent}")
+        raise UsageError(f"--secrets-file {path}: you may not write into the folder {real.parent}", _FILE_HINT)
     if there:
         _read(path)
 
@@ -197,7 +197,7 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError:
         raise UsageError(f"--secrets-file {path} isn't UTF-8 text", "save it as UTF-8") from None
     except OSError as error:
-        raise OpsError(f"--secrets-file {path} can't be read: {error.strerror}") from None
+        raise OpsError(f"--secrets-file {path} can't be read: {error.strerror}", _FILE_HINT) from None
 
 
 def set_in_file(path: Path, name: str, value: Secret | None) -> None:

@@ -67,8 +67,10 @@ KINDS = (
     ),
     Kind(
         "a password",
-        "^[[:space:]]*(export[[:space:]]+)?[A-Z0-9_]*(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY)=.",
-        re.compile(r"^\s*(?:export\s+)?[A-Z0-9_]*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY)=(?P<password>[^\s#]+)\s*(#.*)?$"),
+        "^[^[:alnum:]_]*(export[[:space:]]+)?[A-Z0-9_]*(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY)=.",
+        re.compile(
+            r"^\ufeff?\s*(?:export\s+)?[A-Z0-9_]*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY)=(?P<password>[^\s#]+)\s*(#.*)?$"
+        ),
         _is_password,
     ),
     Kind(

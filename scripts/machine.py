@@ -66,7 +66,7 @@ def python(lock: Path, version_of: Callable[[str], str | None] = installed, run:
     def mend() -> str:
         result = run(install)
         if result.code != 0:
-            raise OpsError(f"pip failed: {result.err.strip()}")
+            raise OpsError(f"pip failed: {result.err.strip()}", " ".join(map(quoted, install)))
         return f"installed what {lock.name} locks"
 
     said = f"Python {number} is not in step with {lock.name}: {some(wrong, _SHOWN)}"

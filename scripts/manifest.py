@@ -66,9 +66,8 @@ def build(template: Template, found: Sources, console: Console, *, dummies: bool
     try:
         tree = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
-        raise UsageError(
-            f"{template.name} is no YAML that az takes: {error.problem}"
-        ) from None  # the error itself shows the text
+        problem = f"{template.name} is no YAML that az takes: {error.problem}"  # the error itself shows the text
+        raise UsageError(problem, "mend the template, or the value that breaks it") from None
     problems = [
         (template.line_of(path), containerapp.spelled(path), text)
         for path, text in containerapp.lint(tree)

@@ -116,7 +116,8 @@ def _write(options: Options, file: str, base: Branch | None, console: Console) -
     except FileExistsError:
         raise OpsError(f"{shown(path)} is there by now, and was left alone", _again(options)(0)) from None
     except OSError as error:
-        raise OpsError(f"{shown(path)} can't be written: {error.strerror}") from None
+        hint = "make the folder one that you may write, or name another: --migrations-dir FOLDER"
+        raise OpsError(f"{shown(path)} can't be written: {error.strerror}", hint) from None
     version = sql.version_of(file) or ""
     compared = base.name if base else None
     console.say(f"{shown(path)}" + (f" (compared with {compared})" if compared else ""))

@@ -38,13 +38,14 @@ def way_in(flags: Mapping[str, Any], target: Target, console: Console) -> Iterat
     name, is_azure, _ = target.dsn.hosts[0].partition(DOMAIN)
     if is_azure and flags["server_name"] not in (None, name):
         raise UsageError(f"--server-name {flags['server_name']}, and the DSN leads to {name}", "leave --server-name away")
+    client = Az(target.env, redact=console.redact)  # before all that is asked for
     reader = Reader({**flags, "server_name": name} if is_azure else flags, target.found, task="migrate")
     subscription, group, server = request.place(reader)
     deadline = request.deadline(reader)
     reader.finish()
     wanted = Wanted(subscription=subscription, group=group, server=server, database=target.dsn.database, locations=())
     address = caller.address(target.found)
-    with Az(target.env, redact=console.redact) as client, opened(client, wanted, address, console):
+    with client, opened(client, wanted, address, console):
         until_it_answers(target, deadline, console)
         yield
 
@@ -86,12 +87,13 @@ def opened(
 
 def close_left(flags: Mapping[str, Any], found: Sources, console: Console) -> None:
     """Removes the temporary rules that a killed command left behind. Raises UsageError and OpsError."""
+    client = Az(found.env, redact=console.redact)  # before all that is asked for
     reader = Reader(flags, found, task="firewall.close")
     subscription, group, server = request.place(reader)
     reader.finish()
     wanted = Wanted(subscription=subscription, group=group, server=server, database="", locations=())
     address = caller.address(found)
-    with Az(found.env, redact=console.redact) as client:
+    with client:
         there = client.ask(az.rules(wanted))[0]
         if there is None:
             raise _nowhere(wanted)

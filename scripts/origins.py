@@ -16,9 +16,8 @@ from scripts import dsn as dsns
 from scripts.console import Console, one_line
 from scripts.errors import UsageError
 from scripts.secret import Secret
-from scripts.settings import Sources
+from scripts.settings import APP_DSN, Sources
 
-APP_DSN = "POSTGRES_DSN"
 _USER, _PASSWORD = "backtest_service_user", "backtest_service_password"
 _PLACE = ("subscription_id", "resource_group", "server_name")
 # The flags of each task that have a setting behind them (request.variable), but for --dsn.

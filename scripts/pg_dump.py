@@ -76,7 +76,8 @@ def _text(target: Target, raw: bytes) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise OpsError(f"the schema of {target.dsn} holds text that isn't UTF-8 (its encoding is SQL_ASCII)") from None
+        problem = f"the schema of {target.dsn} holds text that isn't UTF-8 (its encoding is SQL_ASCII)"
+        raise OpsError(problem, "rename what has such a name, or make the database anew with ENCODING 'UTF8'") from None
     return text.replace("\r\n", "\n") if WINDOWS else text
 
 

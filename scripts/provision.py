@@ -22,7 +22,7 @@ from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 from scripts.foundation import Foundation, Standing
 from scripts.handover import Destinations
 from scripts.request import Request
-from scripts.settings import ADMIN_DSN, Sources
+from scripts.settings import ADMIN_DSN, APP_DSN, Sources
 from scripts.shell import quoted
 from scripts.target import Target, Unreachable
 
@@ -57,9 +57,11 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> ExitCode:
     problems: list[str] = []
     filling = _filling(flags, found, problems)
     asked = None
+    client = None
     if flags["local"]:
         request.Reader(flags, found, problems).finish()
     else:
+        client = Az(found.env, redact=console.redact)  # before all that is asked for, which would be for nothing without it
         asked = request.read(flags, found, caller.address, problems)
     for password in (asked.password if asked else None, filling.roles.password if filling.roles else None):
         if password is not None:
@@ -68,7 +70,9 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> ExitCode:
         console.note("warning: other users of this machine can read a password in an argument; `-` reads it from stdin")
     if not flags["plan"]:
         filling.destinations.check()
-    return _local(flags, filling, console) if asked is None else _azure(flags, asked, again, filling, console)
+    if asked is None or client is None:
+        return _local(flags, filling, console)
+    return _azure(client, flags, asked, again, filling, console)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +128,9 @@ def _filling(flags: Mapping[str, Any], found: Sources, problems: list[str]) -> _
     )
 
 
-def _azure(flags: Mapping[str, Any], asked: Request, again: str, filling: _Filling, console: Console) -> ExitCode:
+def _azure(client: Az, flags: Mapping[str, Any], asked: Request, again: str, filling: _Filling, console: Console) -> ExitCode:
     store = request.as_path(flags["secrets_file"]) or settings.LOCAL / f"{asked.wanted.server}.env"
-    with Az(filling.found.env, redact=console.redact) as client:
+    with client:
         site = Foundation(
             client=client,
             request=asked,
@@ -262,7 +266,7 @@ def _document(
         return dsn.uri().reveal() if emit else str(dsn)
 
     app = filled.app
-    dsns = {ADMIN_DSN: admin, **({handover.VARIABLE: app} if app else {})}
+    dsns = {ADMIN_DSN: admin, **({APP_DSN: app} if app else {})}
     console.print_json(
         {
             **place,

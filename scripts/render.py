@@ -173,7 +173,7 @@ class Template:
             is_alone = key not in in_braces and key.start_mark.line == node.start_mark.line
             if scalar is None or scalar.value not in self._marks or not is_alone:
                 problem = "a secret's value has to be one variable, and stand on a line of its own"
-                raise UsageError(f"{self.name}:{self.line_of_node(key)}: {problem}")
+                raise UsageError(f"{self.name}:{self.line_of_node(key)}: {problem}", "write it as: value: ${VARIABLE}")
             variable, indent = self._marks[scalar.value], " " * key.start_mark.column
             lines = f"keyVaultUrl: ${{{variable}_SECRET_URL}}\n{indent}identity: ${{{identity}}}"
             text = text[:start] + lines + text[scalar.end :]
@@ -212,15 +212,18 @@ class Template:
             list(nodes.walk(tree) if tree else ())
         except yaml.reader.ReaderError as error:
             line = self._line(self._marked.count("\n", 0, error.position) + 1)
-            raise UsageError(f"{self.name}:{line}: no YAML that az takes: the character U+{error.character:04X}") from None
+            problem = f"no YAML that az takes: the character U+{error.character:04X}"
+            raise UsageError(f"{self.name}:{line}: {problem}", "take it out of the template") from None
         except yaml.MarkedYAMLError as error:
             where = f"{self.name}:{self._line(error.problem_mark.line + 1)}" if error.problem_mark else self.name
             problem = nodes.put(str(error.problem or error.context), self._spelled)
-            raise UsageError(f"{where}: no YAML that az takes: {problem}") from None
+            raise UsageError(f"{where}: no YAML that az takes: {problem}", "mend that line of the template") from None
         except RecursionError:
-            raise UsageError(f"{self.name} is nested too deeply, or holds itself") from None
+            raise UsageError(
+                f"{self.name} is nested too deeply, or holds itself", "an alias (*name) in it, mostly: take it out"
+            ) from None
         if tree is None:
-            raise UsageError(f"{self.name} is empty")
+            raise UsageError(f"{self.name} is empty", "deploy/app_api.yaml is one that works")
         return tree
 
     @cached_property
@@ -316,7 +319,9 @@ def parse(text: str, name: str, added: tuple[int, ...] = ()) -> Template:
     problems += [(template.line_of_node(node), problem) for node, problem in _unconstructible(template)]
     if problems:
         listed = "\n".join(f"  {name}:{line}: {problem}" for line, problem in sorted(set(problems)))
-        raise UsageError(f"{name} is no template that could be rendered:\n{listed}")
+        raise UsageError(
+            f"{name} is no template that could be rendered:\n{listed}", "mend those lines; docs/deploy.md has the rules"
+        )
     return template
 
 

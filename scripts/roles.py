@@ -12,11 +12,12 @@ from scripts.console import Console, one_line
 from scripts.dsn import Dsn
 from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
 from scripts.grants import Extra
-from scripts.handover import VARIABLE, Destinations
+from scripts.handover import Destinations
 from scripts.logins import Change, Wanted
 from scripts.probe import Outcome
 from scripts.psql import PsqlError, Session
 from scripts.secret import Secret
+from scripts.settings import APP_DSN
 from scripts.target import Target
 
 _TO_FILE = "--secrets-file app.env"  # where a DSN goes in commands that a message names, when no flag says
@@ -189,7 +190,7 @@ class _Runner:
             if known is None and not self.options.plan_only and any(self.options.destinations.flags()):
                 raise OpsError(
                     f"the password of {name} was to be kept, and is not at hand to be handed over; nothing was changed",
-                    f"give its DSN in {VARIABLE}, or, for a new password: {self._with_new_password}",
+                    f"give its DSN in {APP_DSN}, or, for a new password: {self._with_new_password}",
                 )
             self.result.dsn = known
             return None
@@ -202,7 +203,7 @@ class _Runner:
             raise UsageError(
                 f"a new password of {name} would be known to nobody",
                 f"give a password (POSTGRES_BACKTEST_SERVICE_PASSWORD){keep}, or say where its DSN goes "
-                f"(--github-secret {VARIABLE}, --emit-secrets, a file): {self._with_new_password}",
+                f"(--github-secret {APP_DSN}, --emit-secrets, a file): {self._with_new_password}",
             )
         return logins.verifier(name, self.password)
 
@@ -312,15 +313,15 @@ class _Runner:
         # A role that can't log in may have the password that is at hand; whether it does shows when it can.
         result.next = self._next(undone, extras, known=bool(logins.active(seen, names) or result.dsn))
         if result.dsn is None:
-            result.notes.append(f"not tried as {names[0]}: its DSN is not at hand ({VARIABLE})")
+            result.notes.append(f"not tried as {names[0]}: its DSN is not at hand ({APP_DSN})")
             if result.problems and not result.next and there:
-                result.next = f"put the DSN in use into {VARIABLE}, or: {self._with_new_password}"
+                result.next = f"put the DSN in use into {APP_DSN}, or: {self._with_new_password}"
             return
         result.outcome = probe.run(self.target, seen, result.dsn)
         result.problems += result.outcome.problems
         result.notes += result.outcome.notes
         if result.outcome.refused and not result.next and not result.places:
-            result.next = f"put the DSN in use into {VARIABLE}, or: {self._with_new_password}"
+            result.next = f"put the DSN in use into {APP_DSN}, or: {self._with_new_password}"
 
     def _next(self, undone: Sequence[str], extras: Sequence[Extra], *, known: bool) -> str:
         """The command, or the statement, that mends what differs."""
@@ -376,7 +377,7 @@ class _Runner:
             "differs": result.problems,
             "next": result.next,
         }
-        emitted = {VARIABLE: result.dsn.uri()} if result.dsn and self.options.destinations.emit and result.places else {}
+        emitted = {APP_DSN: result.dsn.uri()} if result.dsn and self.options.destinations.emit and result.places else {}
         console.document(result.planned if self.options.plan_only else facts, emitted)
         if result.problems:
             console.note(f"next:  {one_line(result.next or self._command('--check'))}")

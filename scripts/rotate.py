@@ -18,11 +18,12 @@ from scripts.catalogs import Rights, identifier
 from scripts.console import Console, one_line
 from scripts.dsn import Dsn, parse
 from scripts.errors import Interrupted, OpsError, Pending, UsageError
-from scripts.handover import FORMER, VARIABLE, Destinations, set_in_file
+from scripts.handover import FORMER, Destinations, set_in_file
 from scripts.ledger import literal
 from scripts.logins import Change, Wanted
 from scripts.probe import Outcome
 from scripts.psql import Session
+from scripts.settings import APP_DSN
 from scripts.target import Target
 
 _PREPARED = "rotation: made, its DSN not handed over yet"
@@ -82,7 +83,7 @@ def state(seen: Rights, wanted: Wanted, in_use: Dsn | None, roles: str = "invoke
         if in_use is not None and in_use.params["user"] == other:
             raise OpsError(
                 f"the DSN in use, {in_use}, is of {other}, which can't log in: {live[0]} is the one in use",
-                f"put the DSN of {live[0]} into {VARIABLE}, or unset it; or, for a new password: {roles} --secrets-file app.env",
+                f"put the DSN of {live[0]} into {APP_DSN}, or unset it; or, for a new password: {roles} --secrets-file app.env",
             )
         return State(Stage.SETTLED, live[0], other)
     for new, old in ((first, second), (second, first)):
@@ -92,7 +93,7 @@ def state(seen: Rights, wanted: Wanted, in_use: Dsn | None, roles: str = "invoke
     if in_use is None:
         raise OpsError(
             f"{first} and {second} can both log in, and nothing says which of them is in use",
-            f"put the DSN in use into {VARIABLE}",
+            f"put the DSN in use into {APP_DSN}",
         )
     old = in_use.params["user"]
     return State(Stage.PREPARED, old, second if old == first else first)
@@ -202,7 +203,7 @@ class _Runner:
         if not self.options.destinations:
             raise UsageError(
                 "the new DSN would be known to nobody",
-                f"say where it goes: --secrets-file PATH, --github-secret {VARIABLE} or --emit-secrets",
+                f"say where it goes: --secrets-file PATH, --github-secret {APP_DSN} or --emit-secrets",
             )
         seen, now = self._locked(session)
         known = self._delivered(seen, now.new) if now.stage is Stage.PREPARED else None
@@ -315,13 +316,13 @@ class _Runner:
         if any(self.options.destinations.flags()) and former is None:
             raise OpsError(
                 f"the former DSN, of {now.old}, is not at hand to be put back; nothing was changed",
-                f"give it in {VARIABLE}, or leave the destination away and put it back yourself",
+                f"give it in {APP_DSN}, or leave the destination away and put it back yourself",
             )
         put_back = former if self.options.destinations else None
         if put_back is not None and not probe.connects(self.target, put_back):
             raise OpsError(
                 f"the DSN at hand, {put_back}, doesn't let anybody in, so it can't be put back; nothing was changed",
-                f"give the one that does in {VARIABLE}, or leave the destination away and put it back yourself",
+                f"give the one that does in {APP_DSN}, or leave the destination away and put it back yourself",
             )
         if not self.options.terminate and self._is_used(session, now.new):
             raise OpsError(
@@ -446,7 +447,7 @@ class _Runner:
             "self_test": self.outcome.facts() if self.outcome else None,
             "next": following,
         }
-        self.console.document(facts, {VARIABLE: self.emitted.uri()} if self.emitted else {})
+        self.console.document(facts, {APP_DSN: self.emitted.uri()} if self.emitted else {})
 
 
 def _commented(name: str, text: str) -> str:

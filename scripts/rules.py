@@ -23,7 +23,8 @@ _SAID = re.compile(r"[^\W\d_]{2}")
 _IGNORE = re.compile(r"(?:--|/\*)[ \t]*lint-ignore[ \t]+([a-z-]+(?:[ \t]*,[ \t]*[a-z-]+)*)")
 _NO_CODE = re.compile(r"\s*(--.*|/\*.*\*/\s*)?")  # a whole line
 _VERIFIER = re.compile(r"SCRAM-SHA-256\$\d+:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+")
-_URI = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s:/@'\"]*:(?P<password>[^\s/@'\"]+)@")
+# A scheme of any length would be looked for from each letter of a long word to its end.
+_URI = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s:/@'\"]*:(?P<password>[^\s/@'\"]+)@")
 _CONNINFO = re.compile(r"\bpassword=(?:'+(?P<quoted>[^']*)'|(?P<plain>[^\s'\"(,;)]+)(?![(\w]))", re.IGNORECASE)
 _CONNINFO_OTHERS = re.compile(r"\b(host|hostaddr|port|user|dbname|service)=", re.IGNORECASE)
 # What stands for a password in an example, a format() or a template.
@@ -227,11 +228,14 @@ def _passwords_anywhere(text: str) -> Iterator[int]:
     for match in _URI.finditer(text):
         if not is_placeholder(match["password"]):
             yield _line(text, match.start())
+    looked_at, has_others = (-1, -1), False  # a line is looked at once, whatever number of matches it has
     for match in _CONNINFO.finditer(text):
         begin, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
-        line = text[begin : end if end >= 0 else len(text)]
+        if (begin, end) != looked_at:
+            looked_at = begin, end
+            has_others = _CONNINFO_OTHERS.search(text, begin, end if end >= 0 else len(text)) is not None
         value = match["quoted"] or match["plain"] or ""
-        if value and not is_placeholder(value) and _CONNINFO_OTHERS.search(line):
+        if value and not is_placeholder(value) and has_others:
             yield _line(text, match.start())
 
 

@@ -89,6 +89,8 @@ def up(
         before = _remembered(home)
         choice = _wanted(found, docker, version, before)
         if before is not None and before != choice and _server(before, found, home, say).running():
+            if choice.kind == "docker":
+                Container(_home(choice, home), choice.image, found.env, say).engine()  # without one, `down` would be for nothing
             raise UsageError(f"another server is up here: {before}", "invoke down, then invoke up with the same flags again")
         server = _server(choice, found, home, say)
         _remember(choice, home)  # before it is started, so that `down` finds it if this is interrupted
@@ -207,7 +209,7 @@ def _up(choice: Choice, server: Embedded | Container, started: bool) -> Up:
 def _lead_app_to(running: Up) -> None:
     """The application's DSN follows the server to the port that it has now; its password stays."""
     path = Path(running.app_file)
-    kept = settings.kept("POSTGRES_DSN", path)
+    kept = settings.kept(settings.APP_DSN, path)
     if kept is None:
         return
     before = dsns.parse(kept.text, kept.origin)

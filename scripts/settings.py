@@ -28,10 +28,10 @@ DEFAULT_IMAGE = "postgres:{version}-alpine"
 DEFAULT_VERSION = 16  # as on Azure
 DEFAULT_APP_USER = "backtest_service"
 ADMIN_DSN, ADMIN_PASSWORD = "POSTGRES_ADMIN_DSN", "POSTGRES_ADMIN_PASSWORD"
+APP_DSN = "POSTGRES_DSN"  # the name under which applications look for it
 _UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
 _TIMES = "write it as 30s, 500ms, 2min, or 0 for none"
-# In the order in which they are looked for.
-DSN_VARIABLES = (ADMIN_DSN, "POSTGRES_DSN")
+DSN_VARIABLES = (ADMIN_DSN, APP_DSN)  # in the order in which they are looked for
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if env_file:
-            raise UsageError(f"--env-file {env_file}: there is no such file") from None
+            hint = "name a file that is there (.env.example shows what one holds), or leave the flag away: .env is read"
+            raise UsageError(f"--env-file {env_file}: there is no such file", hint) from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} isn't UTF-8 text", "save it as UTF-8") from None
     except OSError as error:  # a folder, or one that this user may not read
@@ -136,19 +137,28 @@ def shown(path: Path) -> str:
     return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
 
 
-def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:
-    """The DSN and its origin. Raises UsageError that names every place where one may stand."""
+def resolve_dsn(flag: str | None, found: Sources, *, as_app: bool = False) -> tuple[Dsn, str]:
+    """The DSN and its origin; of the settings, `as_app` takes the application's alone.
+
+    Raises UsageError that names every place where one may stand.
+    """
     if flag == "-":
         line = _from_stdin(lambda stdin: stdin.readline(), "--dsn -")
         if not line.strip():
-            raise UsageError("--dsn - reads the DSN from stdin, and that is empty")
+            raise UsageError("--dsn - reads the DSN from stdin, and that is empty", "pipe it in, or name a file: --env-file FILE")
         return dsns.parse(line, "--dsn -"), "--dsn -"
     if flag:
         return dsns.parse(flag, "--dsn"), "--dsn"
-    for name in DSN_VARIABLES:
+    for name in (APP_DSN,) if as_app else DSN_VARIABLES:
         value = found.get(name)
         if value:
             return dsns.parse(value.text, value.origin), value.origin
+    if as_app:
+        raise UsageError(
+            f"the application's DSN is not at hand: neither the environment nor {found.file_name} holds {APP_DSN}, and there is "
+            "no --local",
+            f"put it there; or, for a new password: invoke roles --secrets-file {shell.quoted(found.file_name)}",
+        )
     raise UsageError(
         "no database is named: neither --dsn, nor POSTGRES_ADMIN_DSN or POSTGRES_DSN in the environment or in "
         f"{found.file_name}, nor --local",
@@ -158,7 +168,7 @@ def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:
 
 def app_dsn(found: Sources) -> tuple[Dsn, str] | None:
     """The application's DSN, POSTGRES_DSN, and its origin, where there is one. Raises UsageError when it can't be meant."""
-    value = found.get("POSTGRES_DSN")
+    value = found.get(APP_DSN)
     return (dsns.parse(value.text, value.origin), value.origin) if value else None
 
 
@@ -176,7 +186,7 @@ def _from_stdin(read: Callable[[TextIO], str], flag: str) -> str:
     try:
         return read(sys.stdin)
     except UnicodeDecodeError:
-        raise UsageError(f"{flag} reads stdin, which isn't UTF-8 text") from None
+        raise UsageError(f"{flag} reads stdin, which isn't UTF-8 text", "send it as UTF-8") from None
 
 
 def _readable(text: str, what: str) -> str:
@@ -209,7 +219,8 @@ def password(name: str, flag: str | None, file: str | None, found: Sources, *, k
             text, origin = Path(file).read_text(encoding="utf-8-sig"), file
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8 text"
-            raise UsageError(f"--{name}-file {file} can't be read: {reason}") from None
+            hint = f"name a file that you may read, or give it by stdin: --{name} -"
+            raise UsageError(f"--{name}-file {file} can't be read: {reason}", hint) from None
     elif setting and not keep:
         text, origin = setting.text, setting.origin
     else:
@@ -217,7 +228,7 @@ def password(name: str, flag: str | None, file: str | None, found: Sources, *, k
     text = _readable(re.sub(r"\r?\n\Z", "", text), f"the password of {origin}")
     if not text or re.search(r"[\x00-\x1f\x7f]", text):
         what = "holds a line break or another control character, which libpq's password file can't hold" if text else "is empty"
-        raise UsageError(f"the password of {origin} {what}")
+        raise UsageError(f"the password of {origin} {what}", "give one of one line")
     return Secret(text), origin
 
 

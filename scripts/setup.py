@@ -41,10 +41,10 @@ class Known:
 def command(flags: Mapping[str, Any], again: str, console: Console) -> None:
     """What `invoke github.setup` does with its flags. Raises UsageError, OpsError, and Pending when something is left to do."""
     found = settings.sources(flags["env_file"])
+    client, gh = Az(found.env, redact=console.redact), Gh(found.env)  # before all that is asked for
     known = read(flags, found, console)
-    gh = Gh(found.env)
     repo, prefix = gh.repository(flags["repo"])
-    with Az(found.env, redact=console.redact) as client:
+    with client:
         setup = Setup(known, repo, f"{prefix}:environment:{ENVIRONMENT}", gh, client, console, again, flags["set_secrets"])
         setup.run(plan_only=flags["plan"], yes=flags["yes"])
 

@@ -122,6 +122,11 @@ def end_all() -> None:
         running.kill()
 
 
+def _not_started(argv: Sequence[str | Path], error: OSError) -> OpsError:
+    hint = "see that it is a program of this machine, and that you may run it"
+    return OpsError(f"{argv[0]} can't be started: {error.strerror or error}", hint)
+
+
 class _Running:
     """A program that runs to its end; leaving it early kills it.
 
@@ -147,7 +152,7 @@ class _Running:
                     **_OWN_GROUP,  # type: ignore[call-overload]
                 )
             except OSError as error:
-                raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
+                raise _not_started(argv, error) from None
             self._files = stack.pop_all()
         _running.add(self)
 
@@ -172,7 +177,8 @@ class _Running:
         try:
             self._popen.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise OpsError(f"{self._program} did not answer within {timeout:g} s") from None
+            problem = f"{self._program} did not answer within {timeout:g} s"
+            raise OpsError(problem, "run the same command again; if it hangs by itself, too, mend that first") from None
         self._out.seek(0)
         self._err.seek(0)
         out = self._out.read()
@@ -220,7 +226,7 @@ class Process:
                 **_OWN_GROUP,
             )
         except OSError as error:
-            raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
+            raise _not_started(argv, error) from None
         self._env = env
         _running.add(self)
         self._lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
@@ -295,7 +301,7 @@ class Attached:
                 process = subprocess.Popen(command_line(argv, env), env=dict(env))
             self.code = process.wait()
         except OSError as error:
-            raise OpsError(f"{argv[0]} can't be started: {error.strerror or error}") from None
+            raise _not_started(argv, error) from None
         except BaseException:  # SIGTERM, SIGHUP
             if process is not None:
                 with uninterrupted():

@@ -66,11 +66,11 @@ def rules(folder: Path) -> Rules:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read: {error}") from None
+        raise UsageError(f"{path} can't be read: {error}", "mend it as TOML, or move it away") from None
     lists = {key: found.get(key, []) for key in ("excluded_rules", "included_rules")}
     for key, value in lists.items():
         if not isinstance(value, list) or not all(isinstance(rule, str) for rule in value):
-            raise UsageError(f"{path}: {key} isn't a list of names")
+            raise UsageError(f"{path}: {key} isn't a list of names", f'such as {key} = ["prefer-bigint-over-int"]')
     return Rules(
         source=path,
         excluded=tuple(lists["excluded_rules"]),

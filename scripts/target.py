@@ -71,7 +71,7 @@ class Target:
 
     def without_rights(self, hint: str, again: str) -> str:
         """What to do when the user lacks rights: the `hint`, but never to give the application an administrator's."""
-        if not self.origin.startswith("POSTGRES_DSN"):
+        if not self.origin.startswith(settings.APP_DSN):
             return hint
         return f"{self.origin} is the application's DSN: put an administrator's into {settings.ADMIN_DSN}, then: {again}"
 
@@ -148,8 +148,9 @@ def resolve(
     psql: str | None,
     docker: bool,
     console: Console,
+    as_app: bool = False,
 ) -> Target:
-    """The target that the flags and settings name. Raises UsageError."""
+    """The target that the flags and settings name; `as_app` wants the application's DSN. Raises UsageError."""
     for flag, value in (("--dsn", dsn), ("--env-file", env_file), ("--psql", psql)):
         if value == "":  # an unset variable in a script, say: the next source may be another database
             raise UsageError(f"{flag} is empty", "give it a value, or leave it away")
@@ -163,7 +164,7 @@ def resolve(
         address, origin, flags = running.dsn, "--local", ["--local"]
         app_file = Path(running.app_file)
     else:
-        address, origin = settings.resolve_dsn(dsn, found)
+        address, origin = settings.resolve_dsn(dsn, found, as_app=as_app)
         flags = ["--dsn -"] if dsn else []
     console.conceal(address.password, address.uri())
     if dsn and dsn != "-":

@@ -32,11 +32,12 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> None:
             server.down(found, purge=True, say=console.say)
         console.document({"deleted": [name] if name else []})
         return
+    client = Az(found.env, redact=console.redact)  # before all that is asked for
     reader = request.Reader(flags, found, task="teardown")
     subscription, group, name = request.place(reader)
     reader.finish()
     wanted = Wanted(subscription=subscription, group=group, server=name, database="", locations=())
-    with Az(found.env, redact=console.redact) as client:
+    with client:
         run(
             wanted,
             client,

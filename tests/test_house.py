@@ -177,6 +177,20 @@ def test_the_map_of_the_floors_names_every_module() -> None:
     assert [name for name in [*MODULES, "bootstrap"] if f"`{name}`" not in scripts.__doc__] == []
 
 
+# Errors that carry the way out in themselves, or that another module shows without it.
+WITHOUT_HINT = {"checklist": 3, "comparison": 1, "console": 2}
+
+
+def test_every_error_says_what_to_do_next() -> None:
+    bare = {}
+    for name in MODULES:
+        calls = [node for node in ast.walk(tree(name)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+        errors = [call for call in calls if ast.unparse(call.func) in ("OpsError", "UsageError", "Interrupted", "Pending")]
+        if count := sum(len(call.args) + len(call.keywords) < 2 for call in errors):
+            bare[name] = count
+    assert bare == WITHOUT_HINT
+
+
 def test_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == scripts.__version__
@@ -192,6 +206,12 @@ def test_every_task_has_help_for_itself_and_for_every_flag() -> None:
 def test_every_flag_is_declared_once_and_used() -> None:
     used = {argument.attr_name or argument.name for name in tasks.namespace.task_names for argument in arguments(name)}
     assert used == set(tasks.FLAGS)
+
+
+@pytest.mark.parametrize("name", tasks.IN_TASK)
+def test_a_flag_that_means_something_else_in_a_task_is_one_of_it(name: str) -> None:
+    assert {argument.attr_name or argument.name for argument in arguments(name)} >= set(tasks.IN_TASK[name])
+    assert all(help_ != tasks.FLAGS[flag] for flag, help_ in tasks.IN_TASK[name].items())
 
 
 def test_every_setting_stands_in_the_example() -> None:

@@ -190,6 +190,11 @@ class Terminal:
         import termios
 
         self._master, slave = pty.openpty()
+
+        def take_it() -> None:
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup nox` would hand down as ignored
+
         try:
             self.process = subprocess.Popen(
                 invoke_argv("psql", "--psql", mode),
@@ -206,7 +211,7 @@ class Terminal:
                 stdout=slave,
                 stderr=slave,
                 start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+                preexec_fn=take_it,  # noqa: PLW1509
             )
         finally:
             os.close(slave)

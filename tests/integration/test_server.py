@@ -299,10 +299,12 @@ def test_down_keeps_the_data_and_purge_deletes_them(home: Path, version: int) ->
 def test_another_kind_is_refused_while_one_is_up_and_taken_after_down(home: Path, version: int) -> None:
     other = {16: 18, 18: 16}[version]
     up = server.up(FOUND, version=version, home=home)
-    for wanted in ({"version": other}, {"docker": True}):
-        with pytest.raises(UsageError, match=f"another server is up here: PostgreSQL {version}, embedded") as caught:
-            server.up(FOUND, home=home, **wanted)
-        assert caught.value.hint.startswith("invoke down")
+    with pytest.raises(UsageError, match=f"another server is up here: PostgreSQL {version}, embedded") as caught:
+        server.up(FOUND, home=home, version=other)
+    assert caught.value.hint.startswith("invoke down")
+    nowhere = Sources({**ENV, "DOCKER_HOST": f"unix://{home}/no.sock"}, {}, ".env")
+    with pytest.raises(OpsError, match="no Docker engine answers"):  # `down`, and then this, would be the worse order
+        server.up(nowhere, home=home, docker=True)
     assert query(up, "SELECT 1") == [(1,)]
 
     server.down(FOUND, home=home)
@@ -471,9 +473,18 @@ def test_an_image_that_does_not_exist_is_named_with_the_way_out(docker_home: Pat
     with pytest.raises(OpsError, match=image) as caught:
         server.up(found, docker=True, home=docker_home, say=said.append)
     assert "POSTGRES_IMAGE" in caught.value.hint
+    assert caught.value.hint.startswith("mend the engine's network"), "the registry isn't reached, whatever the image"
     assert said == [f"pulling the image {image}"]
     server.down(found, purge=True, home=docker_home)
     assert server.describe(docker_home) == ""
+
+
+@pytest.mark.once
+def test_docker_s_server_is_refused_while_an_embedded_one_is_up(home: Path, version: int) -> None:
+    require_docker()
+    server.up(FOUND, version=version, home=home)
+    with pytest.raises(UsageError, match=f"another server is up here: PostgreSQL {version}, embedded"):
+        server.up(FOUND, home=home, docker=True)
 
 
 @pytest.mark.once

@@ -19,15 +19,16 @@ from scripts import handover, settings, shell
 from scripts.console import Console
 from scripts.dsn import Dsn
 from scripts.errors import ExitCode, OpsError, UsageError
-from scripts.handover import VARIABLE, Destinations, set_in_file
+from scripts.handover import Destinations, set_in_file
 from scripts.secret import Secret
+from scripts.settings import APP_DSN
 from tests.unit.azure import program_in
 
 PASSWORD = ":/@%#?&'\"\\$ =ü密🔑"
 PARAMS = {"user": "me", "host": "db.example.com", "port": "5432", "dbname": "d b", "sslmode": "require"}
 DSN = Dsn(PARAMS, Secret(PASSWORD))
 URI = DSN.uri().reveal()
-LINE = f"{VARIABLE}={URI}"
+LINE = f"{APP_DSN}={URI}"
 
 
 @dataclass
@@ -71,7 +72,7 @@ def console(*, as_json: bool = False) -> tuple[Console, io.StringIO, io.StringIO
 
 def set_in(path: Path, before: bytes) -> bytes:
     path.write_bytes(before)
-    set_in_file(path, VARIABLE, DSN.uri())
+    set_in_file(path, APP_DSN, DSN.uri())
     return path.read_bytes()
 
 
@@ -106,7 +107,7 @@ def set_in(path: Path, before: bytes) -> bytes:
 def test_the_key_is_set_and_every_other_byte_stays(tmp_path: Path, before: bytes, after: bytes) -> None:
     path = tmp_path / ".env"
     assert set_in(path, before) == after.replace(b"{line}", LINE.encode())
-    assert dotenv_values(path)[VARIABLE] == URI
+    assert dotenv_values(path)[APP_DSN] == URI
 
 
 lines = st.sampled_from(
@@ -127,20 +128,20 @@ def test_the_value_is_read_back_and_the_others_are_what_they_were(
     text = "".join(line + end for line, end in content)
     before = (text if ended else text.rstrip("\r\n")).encode()
     path.write_bytes(before)
-    others = {key: value for key, value in dotenv_values(path, interpolate=False).items() if key != VARIABLE}
+    others = {key: value for key, value in dotenv_values(path, interpolate=False).items() if key != APP_DSN}
     value = Dsn(PARAMS, Secret(password)).uri()
-    set_in_file(path, VARIABLE, value)
+    set_in_file(path, APP_DSN, value)
     once = path.read_bytes()
     found = dotenv_values(path)
-    assert found.pop(VARIABLE) == value.reveal()
-    assert others == {key: value for key, value in dotenv_values(path, interpolate=False).items() if key != VARIABLE}
-    assert once.count(f"{VARIABLE}={value.reveal()}".encode()) == 1
-    set_in_file(path, VARIABLE, value)
+    assert found.pop(APP_DSN) == value.reveal()
+    assert others == {key: value for key, value in dotenv_values(path, interpolate=False).items() if key != APP_DSN}
+    assert once.count(f"{APP_DSN}={value.reveal()}".encode()) == 1
+    set_in_file(path, APP_DSN, value)
     assert path.read_bytes() == once
 
 
 def test_a_new_file_holds_the_key_alone(tmp_path: Path) -> None:
-    set_in_file(tmp_path / "new.env", VARIABLE, DSN.uri())
+    set_in_file(tmp_path / "new.env", APP_DSN, DSN.uri())
     assert (tmp_path / "new.env").read_bytes() == f"{LINE}\n".encode()
 
 
@@ -151,7 +152,7 @@ def test_only_its_owner_can_read_the_file(tmp_path: Path, mode: int | None) -> N
     if mode is not None:
         path.touch()
         path.chmod(mode)
-    set_in_file(path, VARIABLE, DSN.uri())
+    set_in_file(path, APP_DSN, DSN.uri())
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -162,7 +163,7 @@ def test_the_file_behind_a_symbolic_link_is_written_and_the_link_stays(tmp_path:
     real.parent.mkdir()
     real.write_text("A=1\n")
     link.symlink_to(Path("real/secrets") if relative else real)
-    set_in_file(link, VARIABLE, DSN.uri())
+    set_in_file(link, APP_DSN, DSN.uri())
     assert link.is_symlink()
     assert real.read_text() == f"A=1\n{LINE}\n"
     assert sorted(tmp_path.rglob("*")) == [link, real.parent, real]
@@ -172,7 +173,7 @@ def test_what_cannot_be_written_says_so_and_is_as_it_was(tmp_path: Path) -> None
     path = tmp_path / ("x" * 255)  # no room for a second file's longer name beside it
     path.write_text("A=1\n")
     with pytest.raises(OpsError, match="can't be written: File name too long") as caught:
-        set_in_file(path, VARIABLE, DSN.uri())
+        set_in_file(path, APP_DSN, DSN.uri())
     assert caught.value.exit_code is ExitCode.FAILED
     assert path.read_text() == "A=1\n"
     assert list(tmp_path.iterdir()) == [path]
@@ -367,7 +368,7 @@ def test_github_is_not_given_an_address_of_this_machine_without_a_word(env: dict
 
 
 def test_the_application_s_dsn_of_a_setting_is_what_set_in_file_wrote(tmp_path: Path) -> None:
-    set_in_file(tmp_path / ".env", VARIABLE, DSN.uri())
+    set_in_file(tmp_path / ".env", APP_DSN, DSN.uri())
     found = settings.app_dsn(settings.sources(str(tmp_path / ".env"), {}))
     assert found is not None
     assert found[0] == DSN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from scripts.errors import OpsError, UsageError
 from scripts.secret import Secret
 from scripts.settings import Sources
 from scripts.target import Target, Unreachable
-from tests.unit.azure import SUBSCRIPTION, Cloud, Fault, failed, ok, rule, server, wanted
+from tests.unit.azure import SUBSCRIPTION, Cloud, Fault, az_in, failed, ok, rule, server, wanted
 
 ADDRESS = "203.0.113.7"
 OFFICE = rule("office", "198.51.100.0", "198.51.100.255")
@@ -262,6 +262,7 @@ class Addressed:
     """Stands for a target: the DSN's host, and no settings."""
 
     host: str
+    env: Mapping[str, str]
     found: Sources = field(default_factory=lambda: Sources({}, {}, ".env"))
 
     @property
@@ -277,9 +278,22 @@ class Addressed:
         ("db.example.com", "srv1", ["--subscription-id"]),
     ],
 )
-def test_the_server_is_the_one_of_the_dsn_unless_it_is_named(host: str, server_name: str | None, missing: list[str]) -> None:
+def test_the_server_is_the_one_of_the_dsn_unless_it_is_named(
+    host: str, server_name: str | None, missing: list[str], tmp_path: Path
+) -> None:
     console = Console(out=io.StringIO(), err=io.StringIO())
     flags = {"open_firewall": True, "plan": False, "server_name": server_name}
-    with pytest.raises(UsageError) as caught, opening.way_in(flags, cast("Target", Addressed(host)), console):
+    goal = cast("Target", Addressed(host, az_in(tmp_path)))
+    with pytest.raises(UsageError) as caught, opening.way_in(flags, goal, console):
         raise AssertionError("the block was entered")
     assert re.findall(r"(--[\w-]+), or", caught.value.message) == missing
+
+
+def test_without_az_nothing_else_is_asked_for() -> None:
+    console = Console(out=io.StringIO(), err=io.StringIO())
+    flags = {"open_firewall": True, "plan": False, "server_name": None}
+    with pytest.raises(UsageError, match="the az command is not on PATH"):
+        opening.close_left(flags, Sources({"PATH": ""}, {}, ".env"), console)
+    goal = cast("Target", Addressed("db.example.com", {"PATH": ""}))
+    with pytest.raises(UsageError, match="the az command is not on PATH"), opening.way_in(flags, goal, console):
+        raise AssertionError("the block was entered")

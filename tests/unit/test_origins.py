@@ -19,6 +19,7 @@ from scripts.console import Console
 from scripts.origins import Value
 from scripts.settings import Sources
 from tests.flags import arguments
+from tests.unit.azure import az_in
 
 BAD = "\x01"  # no password
 DSN = "postgresql://me:secret%40word@127.0.0.1:1/serving"
@@ -52,7 +53,7 @@ RUNS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
     "migrate": ({"open_firewall": True}, {"POSTGRES_ADMIN_DSN": DSN}),
     "roles": ({}, {"POSTGRES_ADMIN_DSN": DSN, "POSTGRES_BACKTEST_SERVICE_PASSWORD": BAD}),
     "rotate": ({}, {"POSTGRES_ADMIN_DSN": DSN, "POSTGRES_BACKTEST_SERVICE_USER": "none"}),
-    "psql": ({"as_app": True}, {"POSTGRES_ADMIN_DSN": DSN, "POSTGRES_BACKTEST_SERVICE_USER": "none"}),
+    "psql": ({"as_app": True}, {"POSTGRES_DSN": DSN, "POSTGRES_BACKTEST_SERVICE_USER": "none"}),
     "secret.push": ({}, {"POSTGRES_DSN": DSN, "POSTGRES_BACKTEST_SERVICE_USER": "none"}),
     "render": ({"template": "nowhere"}, {}),
     "deploy": ({"template": "nowhere"}, {}),
@@ -66,7 +67,7 @@ def test_the_settings_behind_flags_are_those_that_the_command_reads(
 ) -> None:
     given, known = RUNS[task]
     (tmp_path / "empty.env").touch()
-    env = Recorder(known)
+    env = Recorder({**az_in(tmp_path), **known})
     monkeypatch.setattr(os, "environ", env)
     with pytest.raises(Exit) as ended, contextlib.redirect_stderr(io.StringIO()):
         tasks.namespace[task](Context(), **flags(task, env_file=str(tmp_path / "empty.env"), **given))

@@ -7,6 +7,7 @@ import pytest
 from scripts import rules
 from scripts.rules import Finding
 from scripts.sql import Problem
+from tests.effort import grows_with_the_length
 
 VERIFIER = "SCRAM-SHA-256$4096:c2FsdHNhbHQ=$c3RvcmVk:c2VydmVy"
 
@@ -172,3 +173,8 @@ def test_a_comment_that_excepts_nothing_is_named(text: str, findings: list[Findi
 def test_what_is_refused_stands_on_a_line() -> None:
     finding = rules.refused(Problem("0001_a.sql", None, "is empty"))
     assert (finding.line, finding.level, finding.rule, finding.message) == (1, "error", "refused", "is empty")
+
+
+@pytest.mark.parametrize("word", ["a", "a.", "password=b ", "password=", "://a:", "SCRAM-SHA-256$1:", "a:b@"])
+def test_a_long_string_is_looked_at_in_a_time_that_grows_with_its_length(word: str) -> None:
+    assert grows_with_the_length(lambda text: rules.contents("0001_a.sql", f"SELECT '{text}';"), word)
