@@ -111,7 +111,7 @@ FLAGS = {
     "sku_name": "The compute SKU (standard_b1ms).",
     "sslmode": "The TLS of the DSNs: require, or verify-full (require).",
     "sslrootcert": "With verify-full, the file of the roots that are trusted (the system's).",
-    "statement_timeout": "How long one statement may take (of the application's role: 60s; else as the server has it).",
+    "statement_timeout": "How long one statement may take (as the server has it).",
     "storage_size_gib": "The size of the disk, from 32 on (32); it can grow, and not shrink.",
     "subscription_id": "The Azure subscription.",
     "target": "The database that is meant, as HOST/DATABASE; without it, that has to be typed.",
@@ -143,6 +143,7 @@ IN_TASK = {
         "check": "Only check the template by the rules of Azure; nothing is written.",
         "out": "The file to write, which then only you can read.",
     },
+    "roles": {"statement_timeout": "How long one statement of the role may take (60s)."},
     "up": {"docker": "Run the server in a Docker container."},
 }
 REPEATABLE = ("allow_cidr", "location_fallback")

@@ -84,18 +84,21 @@ class Database:
         runner = Runner(self.target, Options(folder=folder, **options), silent())  # type: ignore[arg-type]
         return runner.apply().applied
 
-    def execute(self, statements: str) -> list[tuple[object, ...]]:
-        """Runs SQL as the superuser, each statement by itself; returns the rows of the last."""
+    def execute(self, statement: str) -> list[tuple[object, ...]]:
+        """Runs a statement as the superuser; returns its rows."""
+        return self.execute_all([statement])[-1]
+
+    def execute_all(self, statements: Iterable[str]) -> list[list[tuple[object, ...]]]:
+        """Runs statements as the superuser, each by itself; returns the rows of each."""
         import psycopg
 
         with psycopg.connect(self.dsn.uri().reveal(), autocommit=True) as connection:
-            cursor = connection.execute(statements.encode())
-            return cursor.fetchall() if cursor.description else []
+            cursors = [connection.execute(statement.encode()) for statement in statements]
+            return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
     def stop_clock(self, moment: datetime) -> Database:
         """The same, where it is always that moment."""
-        for statement in clock.stopped_at(moment).split(";\n"):
-            self.execute(statement)
+        self.execute_all(clock.stopped_at(moment).split(";\n"))
         return self
 
     def snapshot(self) -> list[Thing]:

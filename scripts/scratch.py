@@ -48,7 +48,7 @@ class Server:
     def start(self) -> None:
         """Starts it again."""
         with shell.uninterrupted():
-            self.embedded.start()
+            self.embedded.start(is_copy=True)
 
     def stop(self) -> None:
         """Stops it; its data stay for a copy, or for another start."""
@@ -105,8 +105,8 @@ class Servers:
                     ) from None
                 finally:
                     if restart:
-                        original.start()
-                server.embedded.start()
+                        original.start(is_copy=True)
+                server.embedded.start(is_copy=True)
             yield server
         finally:
             with shell.uninterrupted():

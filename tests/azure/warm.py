@@ -79,7 +79,8 @@ class Warm:
                 env={**env, "AZ_INSTALLER": "PIP"},  # as az's own script says it
             )
         assert self._process.stdout is not None
-        self._process.stdout.readline()  # it listens
+        if not self._process.stdout.readline():  # it would say that it listens
+            raise RuntimeError(f"the process that forks az has ended with {self._process.wait()}; COLD=1 does without it")
 
     def close(self) -> None:
         self._end.close()

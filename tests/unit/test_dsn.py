@@ -128,6 +128,12 @@ def test_a_password_with_any_character_is_only_seen_by_reveal(character: str) ->
         ("postgresql://:hunter2@localhost/d", "isn't complete: no user"),
         ("postgresql://u:<password>@localhost/d", "still holds a placeholder"),
         ("postgresql://u:${PASSWORD}@localhost/d", "still holds a placeholder"),
+        ("postgresql://USER:PASSWORD@localhost/d", "is the example: USER, PASSWORD and the other words in capitals"),
+        ("postgresql://u:p@localhost:abc/d", "has a port that is no number from 1 to 65535"),
+        ("postgresql://u:p@localhost:0/d", "has a port that is no number from 1 to 65535"),
+        ("postgresql://u:p@localhost:65536/d", "has a port that is no number from 1 to 65535"),
+        ("postgresql://u:p@localhost:123456/d", "has a port that is no number from 1 to 65535"),
+        ("postgresql://u:p@localhost:1,localhost:x/d", "has a port that is no number from 1 to 65535"),
         ("postgresql://u:hun%0Ater2@localhost/d", "has a password with a line break"),
         (f"{LOCAL}?passfile=/x&service=y", "uses passfile, service, which is not supported"),
         (
