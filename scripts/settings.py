@@ -137,11 +137,8 @@ def shown(path: Path) -> str:
     return os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(path)
 
 
-def resolve_dsn(flag: str | None, found: Sources, *, as_app: bool = False) -> tuple[Dsn, str]:
-    """The DSN and its origin; of the settings, `as_app` takes the application's alone.
-
-    Raises UsageError that names every place where one may stand.
-    """
+def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:
+    """The DSN and its origin. Raises UsageError that names every place where one may stand."""
     if flag == "-":
         line = _from_stdin(lambda stdin: stdin.readline(), "--dsn -")
         if not line.strip():
@@ -149,16 +146,10 @@ def resolve_dsn(flag: str | None, found: Sources, *, as_app: bool = False) -> tu
         return dsns.parse(line, "--dsn -"), "--dsn -"
     if flag:
         return dsns.parse(flag, "--dsn"), "--dsn"
-    for name in (APP_DSN,) if as_app else DSN_VARIABLES:
+    for name in DSN_VARIABLES:
         value = found.get(name)
         if value:
             return dsns.parse(value.text, value.origin), value.origin
-    if as_app:
-        raise UsageError(
-            f"the application's DSN is not at hand: neither the environment nor {found.file_name} holds {APP_DSN}, and there is "
-            "no --local",
-            f"put it there; or, for a new password: invoke roles --secrets-file {shell.quoted(found.file_name)}",
-        )
     raise UsageError(
         "no database is named: neither --dsn, nor POSTGRES_ADMIN_DSN or POSTGRES_DSN in the environment or in "
         f"{found.file_name}, nor --local",

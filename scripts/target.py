@@ -60,11 +60,7 @@ class Target:
         """
         found = self.app()
         if found is None:
-            where = self.app_file or f"POSTGRES_DSN, in the environment or in {self.found.file_name}"
-            goes = [] if self.app_file else [f"--secrets-file {quoted(self.found.file_name)}"]  # where it is looked for
-            command = " ".join(filter(None, ["invoke roles", self.flags, *goes]))
-            hint = f"put it there; or, for a new password: {command}"
-            raise UsageError(f"the application's DSN is not at hand: {where} holds none", hint)
+            raise _no_app(self.app_file, self.flags, self.found)
         console.conceal(found[0].password, found[0].uri())
         check_app(*found, names)
         return self.as_role(*found)
@@ -158,19 +154,21 @@ def resolve(
         raise UsageError("--local and --dsn both name a database", "leave one of them away")
     mode = psql_mode(psql, docker)
     found = settings.sources(env_file)
+    named = [f"--env-file {quoted(env_file)}"] if env_file else []
     app_file = None
     if local:
         running = server.local(found, say=console.note)
         address, origin, flags = running.dsn, "--local", ["--local"]
         app_file = Path(running.app_file)
     else:
-        address, origin = settings.resolve_dsn(dsn, found, as_app=as_app)
+        if as_app and not dsn and found.get(settings.APP_DSN) is None:  # an administrator's would be asked for in vain
+            raise _no_app(None, _joined(named, mode), found)
+        address, origin = settings.resolve_dsn(dsn, found)
         flags = ["--dsn -"] if dsn else []
     console.conceal(address.password, address.uri())
     if dsn and dsn != "-":
         console.note("warning: other users of this machine can read the DSN in --dsn; `--dsn -` reads it from stdin")
-    flags += [f"--env-file {quoted(env_file)}"] if env_file else []
-    return at(address, origin, mode=mode, flags=flags, found=found, app_file=app_file)
+    return at(address, origin, mode=mode, flags=[*flags, *named], found=found, app_file=app_file)
 
 
 def at(dsn: Dsn, origin: str, *, mode: Mode, flags: Sequence[str], found: Sources, app_file: Path | None = None) -> Target:
@@ -181,10 +179,22 @@ def at(dsn: Dsn, origin: str, *, mode: Mode, flags: Sequence[str], found: Source
         mode=mode,
         image=settings.image(found),
         env=found.env,
-        flags=" ".join([*flags, *([f"--psql {mode.value}"] if mode is not Mode.AUTO else [])]),
+        flags=_joined(flags, mode),
         found=found,
         app_file=app_file,
     )
+
+
+def _joined(flags: Sequence[str], mode: Mode) -> str:
+    return " ".join([*flags, *([f"--psql {mode.value}"] if mode is not Mode.AUTO else [])])
+
+
+def _no_app(app_file: Path | None, flags: str, found: Sources) -> UsageError:
+    """The application's DSN isn't where it is looked for: in a file of a server of this machine, or in the settings."""
+    where = app_file or f"POSTGRES_DSN, in the environment or in {found.file_name}"
+    goes = [] if app_file else [f"--secrets-file {quoted(found.file_name)}"]
+    hint = f"put it there; or, for a new password: {' '.join(filter(None, ['invoke roles', flags, *goes]))}"
+    return UsageError(f"the application's DSN is not at hand: {where} holds none", hint)
 
 
 def psql_mode(psql: str | None, docker: bool) -> Mode:
