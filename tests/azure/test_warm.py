@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,15 @@ def test_a_forked_az_ends_with_its_caller(az: Az, emulator: Emulator) -> None:
     eventually(lambda: bool(emulator.requests))
     process.kill()
     assert ended(process).code == -signal.SIGKILL  # its outputs are closed only when the forked one is gone, too
+
+
+def test_each_az_has_the_folder_of_its_caller_also_while_another_s_runs(az: Az, emulator: Emulator, tmp_path: Path) -> None:
+    nobody = Az(az.program, emulator, tmp_path / "nobody", logged_in=False)
+    process = az.start("group wait --name missing --exists --interval 60")
+    eventually(lambda: bool(emulator.requests))
+    assert "az login" in nobody("account", "show").err
+    assert Path(az.program).with_name("folder").samefile(az.home / "az"), "the one that runs still has its own"
+    process.kill()
+    ended(process)
+    assert "az login" in nobody("account", "show").err
+    assert az("account", "show", "-o", "json").json["environmentName"] == "local"

@@ -1,8 +1,9 @@
-"""`az WORDS` without the import of its libraries: a process that has imported them forks one az for each call.
+"""`az WORDS` without its imports: a process that has imported az and its libraries forks one az for each call.
 
-Two thirds of what a call of az costs is importing, and a second of CPU for each of a thousand calls is most of what tests/azure
-takes. The process that forks has none of az's own modules, which read the environment as they are imported: each az imports those
-itself, with the environment, folder and files of its caller. As in tests/warm.py, the one that forks never runs a command.
+Nine tenths of what a call of az costs are imports, and a second of CPU for each of two thousand calls is most of what tests/azure
+takes. As in tests/warm.py, the one that forks never runs a command: each az has the environment, folder and files of its caller.
+But az's own modules keep the path of its folder (AZURE_CONFIG_DIR) as they are imported. So that path is a link, which leads to
+the folder of whoever calls; while another's az runs, a call with another folder gets the real az.
 
 What the caller starts is `az`, a small program that hands itself over: it passes signals on, ends as the forked az ends, and
 takes it along when it is killed. It differs from the real one in its process group and its parent. `COLD=1` does without.
@@ -43,6 +44,8 @@ with socket.socket(socket.AF_UNIX) as server:
     server.sendall(json.dumps({{"words": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}}).encode() + b"\\n")
     with server.makefile() as told:
         pid = int(told.readline())
+        if pid == 0:
+            os.execv({az!r}, [{az!r}, *sys.argv[1:]])
         for number in passed_on:
             signal.signal(number, lambda number, frame: os.kill(pid, number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
@@ -61,6 +64,9 @@ class Warm:
         folder = Path(az).resolve().parent
         address = home / "az.sock"
         path = home / "az"
+        link = home / "folder"
+        (home / "nobody").mkdir()
+        link.symlink_to(home / "nobody")
         env = {**env, **ENCODING}
         start = {name: value for name, value in env.items() if name.startswith(AT_START)}
         python = sys.executable
@@ -71,12 +77,12 @@ class Warm:
         alive, self._end = socket.socketpair()
         with alive:
             self._process = subprocess.Popen(
-                [str(folder / "python3"), "-P", str(Path(__file__).resolve()), str(address), str(alive.fileno())],
+                [str(folder / "python3"), "-P", str(Path(__file__).resolve()), str(address), str(alive.fileno()), str(link)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 pass_fds=[alive.fileno()],
                 cwd=home,
-                env={**env, "AZ_INSTALLER": "PIP"},  # as az's own script says it
+                env={**env, **_folders(link), "AZ_INSTALLER": "PIP"},  # as az's own script says it
             )
         assert self._process.stdout is not None
         if not self._process.stdout.readline():  # it would say that it listens
@@ -87,6 +93,11 @@ class Warm:
         self._process.communicate(timeout=60)
 
 
+def _folders(folder: Path) -> dict[str, str]:
+    """What leads az to a folder: all that its modules read as they are imported."""
+    return {"AZURE_CONFIG_DIR": str(folder), "AZURE_EXTENSION_DIR": str(folder / "cliextensions")}
+
+
 def listen(address: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
@@ -94,33 +105,25 @@ def listen(address: str) -> socket.socket:
     return listener
 
 
-def imported() -> list[str]:
-    """What the product's commands of az import besides az's own, as a process of its own says that imports it all."""
-    program = f"""
-import importlib, json, sys
-for name in {COMMANDS!r}:
-    for part in ("commands", "custom", "_params"):
-        try:
-            importlib.import_module("azure.cli.command_modules." + name + "." + part)
-        except ModuleNotFoundError:
-            pass
-import azure.cli.command_modules.postgresql.utils._flexible_server_util
-import azure.cli.core.telemetry
-print(json.dumps([name for name in sys.modules if not name.startswith("azure.cli")]))
-"""
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    found: list[str] = json.loads(result.stdout.splitlines()[-1])
-    return found
+def import_all() -> None:
+    """Imports what the product's commands of az do."""
+    for name in COMMANDS:
+        for part in ("commands", "custom", "_params"):
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(f"azure.cli.command_modules.{name}.{part}")
+    importlib.import_module("azure.cli.command_modules.postgresql.utils._flexible_server_util")
+    importlib.import_module("azure.cli.core.telemetry")
 
 
 class Server:
     """Forks for each caller, and tells it how the az that it got has ended."""
 
-    def __init__(self, listener: socket.socket, alive: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, alive: socket.socket, link: Path) -> None:
         self._ends = selectors.DefaultSelector()
         self._ends.register(listener, selectors.EVENT_READ, self._called)
         self._ends.register(alive, selectors.EVENT_READ, self._end)
-        self._listener, self._alive = listener, alive
+        self._listener, self._alive, self._link = listener, alive, link
+        self._folder = ""  # where the link leads
         self._running: dict[int, tuple[int, socket.socket]] = {}  # PID -> a descriptor of the process, and who called
 
     def words(self) -> list[str]:
@@ -136,6 +139,12 @@ class Server:
         _, given, _, _ = socket.recv_fds(caller, 1, 3)
         with caller.makefile() as file:
             request = json.loads(file.readline())
+        if not self._lead_to(request["env"]):
+            with caller, contextlib.suppress(OSError):  # it was killed
+                caller.sendall(b"0\n")
+            for end in given:
+                os.close(end)
+            return None
         pid = os.fork()
         if pid == 0:
             self._become(request, given, caller)
@@ -150,6 +159,19 @@ class Server:
             caller.sendall(f"{pid}\n".encode())
         return None
 
+    def _lead_to(self, env: dict[str, str]) -> bool:
+        """Has the link lead to a caller's folder; False while it has to lead to another's."""
+        folder = env.get("AZURE_CONFIG_DIR", "")
+        wanted = _folders(Path(folder))
+        if {name: env.get(name) for name in wanted} != wanted or (folder != self._folder and self._running):
+            return False
+        if folder != self._folder:
+            new = self._link.with_name("folder.new")
+            new.symlink_to(folder)
+            new.replace(self._link)
+            self._folder = folder
+        return True
+
     def _become(self, request: dict[str, Any], given: list[int], caller: socket.socket) -> None:
         self._ends.close()
         for descriptor, other in self._running.values():
@@ -162,7 +184,7 @@ class Server:
             os.close(file)
         os.chdir(request["cwd"])
         os.environ.clear()
-        os.environ.update(request["env"])
+        os.environ.update({**request["env"], **_folders(self._link)})
 
     def _ended(self, pid: int) -> None:
         descriptor, caller = self._running.pop(pid)
@@ -186,21 +208,19 @@ class Server:
         sys.exit()
 
 
-def main(address: str, alive: int) -> None:
+def main(address: str, alive: int, link: str) -> None:
     """The process that forks, until `alive` is closed; and each that it has forked."""
-    for name in imported():
-        with contextlib.suppress(ImportError):  # some are names that a library has made up
-            importlib.import_module(name)
+    import_all()
     gc.collect()
     gc.freeze()  # what isn't touched isn't copied
     signal.signal(signal.SIGINT, signal.default_int_handler)
     listener = listen(address)
     print("ready", flush=True)
-    words = Server(listener, socket.socket(fileno=alive)).words()
+    words = Server(listener, socket.socket(fileno=alive), Path(link)).words()
     sys.argv = ["az", *words]
     sys.path.insert(0, str(Path.cwd()))  # as `-m` does it
     runpy.run_module("azure.cli", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

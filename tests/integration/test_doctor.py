@@ -488,7 +488,10 @@ def test_an_interrupt_leaves_nothing_behind(setup: Setup) -> None:
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, err) == (130, "error: interrupted\nnext:  run the same command again: it goes on from what stands\n")
+    assert (process.returncode, err) == (
+        130,
+        "error: interrupted\nnext:  run the same command again: it goes on from what stands\n",
+    )
     proofs.wait_until(lambda: not any(map(hangs, left)), "az is gone")
 
 
@@ -508,7 +511,10 @@ def test_an_interrupt_takes_the_password_file_of_a_session_along(setup: Setup, t
             out, _ = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert (process.returncode, out) == (130, "error: interrupted\nnext:  run the same command again: it goes on from what stands\n")
+    assert (process.returncode, out) == (
+        130,
+        "error: interrupted\nnext:  run the same command again: it goes on from what stands\n",
+    )
     assert list(folder.glob("*/pgpass")) == []
 
 
