@@ -1,6 +1,7 @@
 """All the checks. `python3 scripts/bootstrap.py nox` runs those that belong to every change; `-s NAME` runs one.
 
-Those run every test once. `-s integration` repeats on other servers what the server's version may change, as CI does.
+Those run every test once, but for those that take longest (`-s long`). `-s integration` repeats on other servers what the
+server's version may change. CI does both.
 
 Sessions use the environment that bootstrap.py made, so that what is tested is what is locked.
 """
@@ -18,8 +19,13 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "unit", "policy", "integration(embedded-16)", "azure"]
 
 # The servers of the tests, and what each leaves to the first, which runs everything (pyproject.toml has the markers).
-SERVERS = {"embedded-16": "", "embedded-18": "not once and not docker", "docker": "not once and not embedded"}
-WORKERS = f"--numprocesses={os.environ.get('PYTEST_WORKERS', '2')}"
+SERVERS = {
+    "embedded-16": "not long",
+    "embedded-18": "not long and not once and not docker",
+    "docker": "not long and not once and not embedded",
+}
+# More than there are cores: the tests wait for servers, for az and for clocks.
+WORKERS = f"--numprocesses={os.environ.get('PYTEST_WORKERS') or (os.cpu_count() or 2) + 2}"
 COMPILE = ("uv", "pip", "compile", "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--quiet")
 
 
@@ -68,7 +74,13 @@ def integration(session: nox.Session, server: str) -> None:
 @nox.session(venv_backend="venv", reuse_venv=True)
 def azure(session: nox.Session) -> None:
     """The real az, in an environment of its own, against the suite's own Resource Manager. The whole runs want Docker."""
-    _with_az(session, "pytest", "tests/azure", WORKERS, *session.posargs)
+    _with_az(session, "pytest", "tests/azure", WORKERS, "-m", "not long", *session.posargs)
+
+
+@nox.session(venv_backend="venv", reuse_venv=True)
+def long(session: nox.Session) -> None:
+    """What the sessions before leave out: further ways in which provisioning and proofs go. Wants Docker, and the real az."""
+    _with_az(session, "pytest", "tests/azure", "tests/integration", WORKERS, "-m", "long", *session.posargs)
 
 
 @nox.session(venv_backend="venv", reuse_venv=True)

@@ -242,6 +242,7 @@ def test_what_azure_refuses_is_told_with_the_next_command(team: World) -> None:
     assert team.emulator.apps == []
 
 
+@pytest.mark.long
 def test_an_operation_of_somebody_else_is_waited_for(team: World) -> None:
     deployed(team)
     team.emulator.fail("PATCH", "/containerApps/api$", "app-busy")

@@ -114,7 +114,7 @@ def test_a_second_run_changes_nothing_and_asks_little(world: World) -> None:
     assert len(world.calls()) <= 6
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [SHAPES[0], *(pytest.param(shape, marks=pytest.mark.long) for shape in SHAPES[1:])])
 def test_a_closed_region_is_passed_over(world: World, shape: str) -> None:
     world.emulator.restrict("eastus", shape)
     made = world.made("--location", "eastus", "--location-fallback", "centralus,westus2")
@@ -177,6 +177,7 @@ GOT_OVER = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", GOT_OVER)
 def test_what_passes_is_got_over_and_nothing_is_made_twice(world: World, what: str) -> None:
     plans = [(world.emulator.fail("PUT", path, fault, times=times), times) for path, fault, times, _ in GOT_OVER[what]]
@@ -208,6 +209,7 @@ STOPS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("faults", [list(STOPS)[:5], list(STOPS)[5:]], ids=["first", "second"])
 def test_what_does_not_pass_stops_and_the_next_run_goes_on(world: World, faults: list[str]) -> None:
     for fault in faults:
@@ -340,6 +342,7 @@ def test_without_a_file_that_is_named_it_is_kept_beside_the_project(world: World
         store.unlink(missing_ok=True)
 
 
+@pytest.mark.long
 def test_a_server_whose_password_is_not_known(world: World) -> None:
     world.made()
     world.secrets_file.unlink()
@@ -357,6 +360,7 @@ def test_a_server_whose_password_is_not_known(world: World) -> None:
     assert world.emulator.servers[0].password == stored(world).password.reveal() == given
 
 
+@pytest.mark.long
 def test_a_reset_that_is_refused_leaves_the_password_that_holds(world: World) -> None:
     world.made()
     before = stored(world).password
@@ -424,7 +428,7 @@ def test_teardown_asks_for_the_name_and_looks_whether_it_is_gone(world: World) -
     assert world.emulator.state.groups == {}
 
 
-@pytest.mark.parametrize("mode", ["local", "docker"])
+@pytest.mark.parametrize("mode", ["local", pytest.param("docker", marks=pytest.mark.long)])
 def test_no_process_output_or_file_holds_a_secret(whole: World, mode: str) -> None:
     tokens = [secrets.token_hex(12), secrets.token_hex(12)]
     hostile = {
@@ -449,6 +453,7 @@ def test_no_process_output_or_file_holds_a_secret(whole: World, mode: str) -> No
             assert connection.pgconn.ssl_in_use
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seen", [1, 2, 3, 4, 5])
 def test_killed_at_any_step_the_next_run_goes_on(slow: World, seen: int) -> None:
     """Killed with every az of its own, as soon as Azure has heard of so many writes."""

@@ -122,6 +122,7 @@ def test_without_a_ledger_all_files_count_and_none_is_made(database: Database, f
     assert drift(database, "--migrations-dir", str(folder)).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_a_role_that_only_one_side_has_counts_when_asked_for(database: Database, folder: Path) -> None:
     role = f"only_{database.dsn.database}"
@@ -138,6 +139,7 @@ def test_a_role_that_only_one_side_has_counts_when_asked_for(database: Database,
     database.execute(f"DROP OWNED BY {role}")
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_a_role_that_the_files_take_for_granted_is_one_of_both_sides(database: Database, folder: Path) -> None:
     role = f"granted_{database.dsn.database}"
@@ -171,6 +173,7 @@ def test_a_file_that_cannot_be_built_is_named(database: Database, folder: Path, 
     assert ("lacks an extension" in result.stderr) == ("EXTENSION" in text)
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_a_file_that_was_changed_counts_as_it_is_now(database: Database, folder: Path) -> None:
     (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\n")

@@ -71,6 +71,7 @@ def good(plain: Path) -> Path:
     return plain
 
 
+@pytest.mark.long
 def test_files_that_bear_everything(good: Path) -> None:
     code, document, checks = prove(good, "--no-clock", "--postgres-version", "18")
     assert failed(checks) == {}, document
@@ -97,6 +98,7 @@ def test_one_that_is_not_idempotent(plain: Path, text: str) -> None:
     assert checks[REPLAY]["why"] == "--no-replay"
 
 
+@pytest.mark.long
 def test_the_first_of_two(plain: Path) -> None:
     (plain / "0005_b.sql").write_text("INSERT INTO a SELECT max(id) + 1, 'again' FROM a;\n")
     (plain / "0006_c.sql").write_text("CREATE TABLE c (id int);\n")
@@ -114,6 +116,7 @@ ON_ANOTHER_DAY = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ON_ANOTHER_DAY.values(), ids=ON_ANOTHER_DAY.keys())
 def test_one_that_depends_on_the_clock(folder: Path, text: str) -> None:
     (folder / "0001_a.sql").write_text("CREATE TABLE IF NOT EXISTS a (id int, at timestamptz DEFAULT now());\n")
@@ -138,6 +141,7 @@ ABSENCE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("text", "check"), ABSENCE.values(), ids=ABSENCE.keys())
 def test_one_that_depends_on_anothers_absence(folder: Path, text: str, check: str) -> None:
     (folder / "0001_a.sql").write_text("CREATE TABLE IF NOT EXISTS a (id int);\n")
@@ -149,6 +153,7 @@ def test_one_that_depends_on_anothers_absence(folder: Path, text: str, check: st
     assert set(failed(checks).values()) == {"0002_b.sql"}
 
 
+@pytest.mark.long
 def test_one_that_breaks_when_resumed(plain: Path) -> None:
     (plain / "0005_b.sql").write_text(
         "-- migrate: no-transaction\nDROP TABLE IF EXISTS b;\nCREATE TABLE b (id int);\n"
@@ -159,12 +164,14 @@ def test_one_that_breaks_when_resumed(plain: Path) -> None:
     assert "cut off behind line 5 and resumed, it comes to something else" in document["error"]
 
 
+@pytest.mark.long
 def test_what_builds_no_index_leaves_none_broken(plain: Path) -> None:
     (plain / "0005_b.sql").write_text("-- migrate: no-transaction\nDROP INDEX CONCURRENTLY IF EXISTS nowhere;\n")
     code, document, checks = prove(plain, "--no-clock", "--no-replay")
     assert (code, failed(checks)) == (0, {}), document
 
 
+@pytest.mark.long
 def test_a_quote_in_a_name(plain: Path) -> None:
     (plain / "R__it's.sql").write_text("CREATE TABLE b (id int);\n")
     code, _, checks = prove(plain, "--no-clock")
@@ -179,6 +186,7 @@ def test_an_extension_that_a_scratch_server_lacks(folder: Path) -> None:
     assert "next:  mend the files, then: invoke migrations.prove --migrations-dir" in result.stderr
 
 
+@pytest.mark.long
 def test_one_that_rests_on_the_session_of_another(folder: Path) -> None:
     (folder / "0001_a.sql").write_text("CREATE SEQUENCE IF NOT EXISTS s;\nSELECT nextval('s');\n")
     (folder / "0002_b.sql").write_text("SELECT currval('s');\n")

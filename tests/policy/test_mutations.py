@@ -159,7 +159,10 @@ ONCE = {
     "a step only sometimes": (CI, r"^        run: python", r"        if: github.actor != 'x'\n\g<0>"),
     **{f"the required check leaves {name} out": (CI, rf"(needs: \[.*?){name},? ?", r"\1") for name in ("checks", "integration")},
     **{f"the required check leaves {name} out": (CI, rf"(needs: \[.*?), {name}", r"\1") for name in ("azure", "policy")},
-    **{f"no {session} in CI": (CI, rf"(nox -s .*)\b{session}\b", r"\1lint") for session in ("types", "unit", "azure", "policy")},
+    **{
+        f"no {session} in CI": (CI, rf"(nox -s .*)\b{session}\b", r"\1lint")
+        for session in ("types", "unit", "azure", "long", "policy")
+    },
     "no lint in CI": (CI, r"nox -s lint ", "nox -s "),
     "no integration in CI": (CI, r'nox -s "\$SESSION"', "nox -s lint"),
     **{f"no {name} in CI": (CI, rf"(os: .*){name}[^,\]]*(?:, )?", r"\1") for name in ("ubuntu", "macos", "windows")},

@@ -314,7 +314,7 @@ PGBOUNCER = "sudo apt-get update && sudo apt-get install --yes --no-install-reco
 SYSTEMS = {"ubuntu", "macos", "windows"}
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 SERVERS = {("docker", str(version)) for version in range(14, 19)} | {("embedded-16", "16"), ("embedded-18", "18")}
-SESSIONS = {"lint", "types", "unit", "integration", "azure", "policy"}
+SESSIONS = {"lint", "types", "unit", "integration", "azure", "long", "policy"}
 
 
 def continuous_integration(all_of_them: Workflows) -> Iterator[str]:
@@ -348,7 +348,7 @@ def continuous_integration(all_of_them: Workflows) -> Iterator[str]:
             words = called[1].split() if called else []
             names = {step.get("env", {}).get("SESSION", "") if word == '"$SESSION"' else word for word in words}
             run = {name.partition("(")[0] for name in names}
-            if {"integration", "azure"} & run:
+            if {"integration", "azure", "long"} & run:
                 yield from _with_docker(name, step)
             if "integration" in run and job["steps"][job["steps"].index(step) - 1].get("run") != PGBOUNCER:
                 yield f"ci.yml: {name}: without PgBouncer, its tests fail"
