@@ -47,6 +47,8 @@ def make_environment():
         raise SystemExit(f"bootstrap: could not make {VENV}: {error}{hint}") from None
     python = BIN / ("python.exe" if os.name == "nt" else "python")
     install = [str(python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    if not sys.dont_write_bytecode:  # else what is used would be compiled at each start
+        install.append("--no-compile")  # a quarter of pip's time, for modules of which most are never imported
     for lock in LOCKS:
         install += ["--requirement", str(lock)]
     if subprocess.call(install) != 0:
