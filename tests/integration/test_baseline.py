@@ -111,6 +111,7 @@ def test_a_role_that_is_not_there_is_a_difference(database: Database, folder: Pa
     assert database.ledger() == {}
 
 
+@pytest.mark.long
 def test_what_repeatable_files_make_may_be_there(database: Database, grown: Path) -> None:
     database.execute("CREATE VIEW v AS SELECT id FROM a")
     result = baseline(database, grown, "--to", "2", "--yes")
