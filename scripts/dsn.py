@@ -185,7 +185,8 @@ def _lint(dsn: Dsn) -> list[str]:
         problems.append("still holds a placeholder such as <password>")
     if (dsn.params.get("user"), dsn.password.reveal()) == ("USER", "PASSWORD"):
         problems.append("is the example: USER, PASSWORD and the other words in capitals stand for your own")
-    if not all(re.fullmatch("[0-9]{0,5}", port) and 0 < int(port or 1) < 65536 for port in dsn.params.get("port", "").split(",")):
+    ports = filter(None, dsn.params.get("port", "").split(","))
+    if not all(re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 for port in ports):
         problems.append("has a port that is no number from 1 to 65535")  # which may be a password's rest, too
     if re.search(r"[\x00-\x1f\x7f]", dsn.password.reveal()):
         problems.append("has a password with a line break or another control character, which libpq's password file can't hold")

@@ -322,6 +322,23 @@ def test_what_is_no_yaml_is_refused_with_its_line_and_without_its_text(text: str
     assert re.fullmatch(rf"t\.yaml:{line}: no YAML that az takes: .*{words}.*", message), message
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "deploy/app_api.yaml is one that works"),
+        ("a: ${A}: b\n", "mend that line of the template"),
+        ("a: \x07\n", "take it out of the template"),
+        ("a: &a {b: *a}\n", "an alias (*name) in it, mostly: take it out"),
+        ("a: <password>\n", "mend those lines; docs/deploy.md has the rules"),
+        ("secrets:\n  - value: fixed\n", "write it as: value: ${VARIABLE}"),
+    ],
+)
+def test_each_refusal_of_a_template_says_what_to_do(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        render.parse(text, "t.yaml").from_key_vault("ID")
+    assert caught.value.hint == hint
+
+
 @pytest.mark.parametrize("text", ["", "\n", "# only ${A}\n", "\ufeff"])
 def test_an_empty_template_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"t\.yaml is empty"):
