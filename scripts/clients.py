@@ -5,6 +5,7 @@ same face.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -127,9 +128,10 @@ class ProgramClient:
         argv = [self.program, *arguments, "--dbname", dsn.with_params(**params).without_password()]
         _sweep()
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # entered by its owner alone
-            passfile = self._folder / "pgpass"
-            shell.write_private(passfile, pgpass(dsn))
+            with _written():
+                self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # entered by its owner alone
+                passfile = self._folder / "pgpass"
+                shell.write_private(passfile, pgpass(dsn))
             env = {**clean_env(self.env), **psql_env(str(passfile)), **variables}
             self._process = spawn(argv, env=env, cwd=self._folder)
         except BaseException:
@@ -146,7 +148,8 @@ class ProgramClient:
         if self._staging is not None and self._staging.parent != self._folder:  # one in the folder goes with it: psql is in it
             rmtree(self._staging, ignore_errors=True)
         in_memory = memory(size + _BLOCK * len(files), self.env)
-        self._staging = Path(tempfile.mkdtemp(prefix=PREFIX, dir=in_memory or self._folder))
+        with _written():
+            self._staging = Path(tempfile.mkdtemp(prefix=PREFIX, dir=in_memory or self._folder))
         self._staged = dict(files)
         if in_memory or self._folder not in (before, before.parent):
             return str(self._staging)
@@ -156,18 +159,20 @@ class ProgramClient:
     def provide(self, paths: Iterable[str]) -> None:
         # One by one, while psql is busy with earlier ones: writing a thousand files beforehand takes 0.3 s.
         assert self._staging is not None  # since `stage`
-        for path in paths:
-            content = self._staged.pop(path, None)
-            if content is None:  # there already
-                continue
-            target = f"{self._staging}/{path}"  # a string: a Path for each of a thousand files costs as much as writing it
-            if "/" in path:
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, Path):
-                copyfile(content, target)
-            else:
-                with open(target, "wb", buffering=0) as file:
-                    file.write(content)
+        with _written():
+            for path in paths:
+                content = self._staged.pop(path, None)
+                if content is None:  # there already
+                    continue
+                target = f"{self._staging}/{path}"  # a string: a Path for each of a thousand files costs as much as writing it
+                if "/" in path:
+                    Path(target).parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, Path):
+                    copyfile(content, target)
+                else:
+                    with open(target, "wb", buffering=0) as file:
+                        if file.write(content) < len(content):  # without a word, on a disk that is nearly full
+                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def connected(self) -> None:
         if self._folder is not None:
@@ -327,6 +332,18 @@ class DockerClient:
             "is Docker running, and may you use it? `docker info` says" if no_engine else f"image: {self.image} (POSTGRES_IMAGE)"
         )
         return OpsError(f"docker {word} failed: {result.err.strip()}", hint)
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[None]:
+    """Turns what keeps psql's files from being written, a full disk say, into an OpsError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OpsError(
+            f"the files that psql reads can't be written: {reason}", "make room for them, or have TMPDIR name another folder"
+        ) from None
 
 
 def _sweep() -> None:

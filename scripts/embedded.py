@@ -303,7 +303,8 @@ def _copy_tree(source: str, target: str) -> None:
             if entry.is_dir():
                 _copy_tree(entry.path, f"{target}/{entry.name}")
                 continue
-            with open(entry.path, "rb", buffering=0) as read, open(f"{target}/{entry.name}", "wb", buffering=0) as written:
+            # Not unbuffered: on a disk that is nearly full, a bare write ends early without a word.
+            with open(entry.path, "rb", buffering=0) as read, open(f"{target}/{entry.name}", "wb") as written:
                 written.write(read.read())
 
 

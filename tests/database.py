@@ -135,6 +135,13 @@ def invoke_argv(*words: str) -> list[str]:
     return [sys.executable, "-m", "invoke", "--search-root", str(ROOT), *words]
 
 
+def small_files() -> None:
+    """In the process that is about to be: no file gets larger than this, as on a disk that is full."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+
 @dataclass
 class Machine:
     """A copy of the project, so that its `.local/` is its own. Nothing is warm in it: what is imported is the copy."""

@@ -14,7 +14,7 @@ import pytest
 from scripts.dsn import Dsn
 from scripts.ledger import DEFINITION
 from scripts.sql import normalise
-from tests.database import MODES, Database, invoke, new_database, require_docker
+from tests.database import ENV, MODES, ROOT, Database, invoke, invoke_argv, new_database, require_docker, small_files
 from tests.proofs import migrate
 
 
@@ -344,6 +344,32 @@ def test_without_a_folder_in_memory_files_are_read_in_a_temp_folder_of_any_name(
     wrong = invoke("migrate", *words, stdin=database.uri, env={"TMPDIR": str(temp)})
     assert "0002_wrong.sql:3" in wrong.stderr
     assert list(temp.iterdir()) == []
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_file_that_a_full_disk_cuts_short_does_not_run(
+    database: Database, folder: Path, tmp_path: Path, in_memory: bool
+) -> None:
+    rows = "".join(f"INSERT INTO a VALUES ({number});\n" for number in range(5_000))
+    (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\n")
+    (folder / "0002_rows.sql").write_text(rows)
+    result = subprocess.run(
+        invoke_argv("migrate", "--dsn", "-", "--psql", "local", "--migrations-dir", str(folder)),
+        env=ENV | ({} if in_memory else {"TMPDIR": str(tmp_path)}),
+        cwd=ROOT,
+        input=database.uri,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=small_files,
+    )
+    assert result.returncode == 1, result.stdout
+    assert "error: the files that psql reads can't be written: No space left on device\nnext:  make room" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "0002" not in database.ledger()
+    if "0001" in database.ledger():
+        assert database.execute("SELECT count(*) FROM a") == [(0,)]
 
 
 # (what one file leaves behind, what the next one finds): the second fails when the first one's state reaches it

@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 
 from scripts.dsn import Dsn
 from scripts.secret import Secret
-from tests.database import ENV, ROOT, invoke, invoke_argv
+from tests.database import ENV, ROOT, invoke, invoke_argv, small_files
 from tests.github import Environment, GitHub, Said, serving
 from tests.integration.test_passwords import processes
 
@@ -102,13 +102,6 @@ def test_a_reader_never_sees_half_of_a_file(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert path.read_text() == texts[1]
     assert seen <= set(texts)
-
-
-def small_files() -> None:
-    """In the process that is about to be: no file gets larger than this, as on a disk that is full."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
 
 def test_a_disk_that_is_full_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

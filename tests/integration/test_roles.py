@@ -27,7 +27,7 @@ from scripts.dsn import Dsn, parse
 from scripts.secret import Secret
 from scripts.settings import MIGRATIONS
 from tests import database as databases
-from tests.database import ENV, ROOT, Database, as_azure, invoke, invoke_argv
+from tests.database import ENV, ROOT, Database, as_azure, invoke, invoke_argv, small_files
 from tests.integration.test_passwords import EVERYTHING, PASSWORDS, contents, places, sleeps, until
 
 WRITTEN, READ_ONLY = ("core", "backtest", "monitoring"), ("gold", "platinum")
@@ -640,13 +640,6 @@ def gh(tmp_path: Path) -> Path:
     path.write_text(SECRET_TAKER % "exit 0")
     path.chmod(0o755)
     return path
-
-
-def small_files() -> None:
-    """In the process that is about to be: no file gets larger than this, as on a disk that is full."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
 
 @pytest.mark.once
