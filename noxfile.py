@@ -24,8 +24,10 @@ SERVERS = {
     "embedded-18": "not long and not once and not docker",
     "docker": "not long and not once and not embedded",
 }
+CORES = os.cpu_count() or 2
+WORKERS = f"--numprocesses={os.environ.get('PYTEST_WORKERS') or CORES}"
 # More than there are cores: the tests wait for servers, for az and for clocks.
-WORKERS = ("--dist=worksteal", f"--numprocesses={os.environ.get('PYTEST_WORKERS') or (os.cpu_count() or 2) + 2}")
+MORE_WORKERS = ("--dist=worksteal", f"--numprocesses={os.environ.get('PYTEST_WORKERS') or CORES + 2}")
 COMPILE = ("uv", "pip", "compile", "--universal", "--python-version=3.11", "--generate-hashes", "--no-emit-index-url", "--quiet")
 
 
@@ -48,9 +50,9 @@ def types(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """The pure parts, without a single process, and the rules of the house; and once more as if on Windows."""
-    session.run("pytest", "tests/unit", "tests/test_house.py", *WORKERS, *session.posargs)
+    session.run("pytest", "tests/unit", "tests/test_house.py", WORKERS, *session.posargs)
     if os.name != "nt":
-        session.run("pytest", "tests/unit", "-p", "tests.windows", *WORKERS, *session.posargs)
+        session.run("pytest", "tests/unit", "-p", "tests.windows", WORKERS, *session.posargs)
 
 
 @nox.session
@@ -60,27 +62,27 @@ def policy(session: nox.Session) -> None:
     workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
     session.run("check-jsonschema", "--builtin-schema=vendor.github-workflows", *workflows)
     session.run("check-jsonschema", "--builtin-schema=vendor.dependabot", ".github/dependabot.yml")
-    session.run("pytest", "tests/policy", *WORKERS, *session.posargs)
+    session.run("pytest", "tests/policy", WORKERS, *session.posargs)
 
 
 @nox.session
 @nox.parametrize("server", list(SERVERS), ids=list(SERVERS))
 def integration(session: nox.Session, server: str) -> None:
     """Real Postgres, real psql. REQUIRE_DOCKER=1 makes a missing Docker engine a failure instead of a skip."""
-    words = ("tests/integration", f"--server={server}", *WORKERS, "-m", SERVERS[server])
+    words = ("tests/integration", f"--server={server}", *MORE_WORKERS, "-m", SERVERS[server])
     session.run("pytest", *words, *session.posargs)
 
 
 @nox.session(venv_backend="venv", reuse_venv=True)
 def azure(session: nox.Session) -> None:
     """The real az, in an environment of its own, against the suite's own Resource Manager. The whole runs want Docker."""
-    _with_az(session, "pytest", "tests/azure", *WORKERS, "-m", "not long", *session.posargs)
+    _with_az(session, "pytest", "tests/azure", *MORE_WORKERS, "-m", "not long", *session.posargs)
 
 
 @nox.session(venv_backend="venv", reuse_venv=True)
 def long(session: nox.Session) -> None:
     """What the sessions before leave out: further ways in which provisioning and proofs go. Wants Docker, and the real az."""
-    _with_az(session, "pytest", "tests/azure", "tests/integration", *WORKERS, "-m", "long", *session.posargs)
+    _with_az(session, "pytest", "tests/azure", "tests/integration", *MORE_WORKERS, "-m", "long", *session.posargs)
 
 
 @nox.session(venv_backend="venv", reuse_venv=True)
