@@ -113,8 +113,12 @@ class Checklist:
     @staticmethod
     def _known() -> set[str]:
         example = ROOT / ".env.example"
-        text = example.read_text(encoding="utf-8") if example.exists() else ""
-        templates = [file.read_text(encoding="utf-8") for file in sorted(DEPLOY.glob("*.yaml"))]
+        try:
+            text = example.read_text(encoding="utf-8") if example.exists() else ""
+            # Of a template in another encoding, the names are to be read here; `render` says what is wrong with it.
+            templates = [file.read_text(encoding="utf-8", errors="replace") for file in sorted(DEPLOY.glob("*.yaml"))]
+        except OSError as error:
+            raise OpsError(f"{error.filename} can't be read: {error.strerror}", "let yourself read it") from None
         return dotfile.known(text, templates, [entry.name for entry in github.EVERYTHING])
 
     # The database.
@@ -185,10 +189,18 @@ class Checklist:
     def _application(self) -> Verdict:
         value, is_another = self._app()
         if value is None:
-            return checkup.unset("POSTGRES_DSN isn't set", "invoke roles --secrets-file .env")
+            return checkup.unset(f"{APP_DSN} isn't set", self._making_of_app())
         self._console.conceal(*dsns.to_conceal(value.text))
         names = logins.wanted(settings.app_user(None, self._found), None, {}).names
         return database.application(value, names if is_another else None, self._dsns()[0], Path.home())
+
+    def _making_of_app(self) -> str:
+        """The command that makes the application's role, and keeps its DSN where it is looked for."""
+        goal = None
+        with contextlib.suppress(OpsError):  # the database's own check tells it
+            goal = self._goal()
+        goes = [] if goal and goal.app_file else [f"--secrets-file {shell.quoted(self._found.file_name)}"]
+        return " ".join(filter(None, ["invoke roles", *([goal.flags] if goal else self._flags), *goes]))
 
     def _app_login(self) -> Verdict:
         value, is_another = self._app()

@@ -30,6 +30,7 @@ _NO_REGISTRY_HINT = (
     "mend the engine's network or proxy; or have POSTGRES_IMAGE name an image that is here (`docker images`); "
     f"or without Docker: {_EMBEDDED}"
 )
+_LOOK = f"see what stands there: docker ps --all --filter label={PRODUCT}"
 _READY_DEADLINE = 90.0  # seconds from the container's start until it accepts connections
 # By TCP: while the image sets itself up, its server listens on the socket alone.
 _PROBE = ["pg_isready", "--quiet", "--host=127.0.0.1", f"--username={ADMIN}", f"--dbname={DATABASE}", "--timeout=3"]
@@ -74,14 +75,15 @@ class Container:
     def running(self) -> bool:
         """Whether its container runs."""
         try:
-            container = self._find(connect(self.env))
+            with _engine_errors(self.image):
+                container = self._find(connect(self.env))
         except OpsError:  # without an engine, none runs
             return False
         return container is not None and container.status == "running"
 
     def stop(self) -> bool:
         """Stops and removes the container; False when there was none. The volume with its data stays."""
-        with _engine_errors(self.image):
+        with _engine_errors(self.image, _LOOK):
             container = self._find(connect(self.env))
             if container is None:
                 return False
@@ -93,7 +95,7 @@ class Container:
         """Deletes its volume and its password. The container must be gone."""
         import docker.errors
 
-        with _engine_errors(self.image):
+        with _engine_errors(self.image, _LOOK):
             for volume in connect(self.env).volumes.list(filters={"label": f"{PRODUCT}={self._id()}"}):
                 try:
                     volume.remove()
@@ -103,10 +105,12 @@ class Container:
 
     def dsn(self) -> Dsn:
         """The administrator's DSN; the port is the one that the engine chose."""
-        container = self._find(connect(self.env))
-        if container is None:
-            raise OpsError("the Docker server is not there", "invoke up --docker")
-        port = container.ports[_PORT][0]["HostPort"]
+        with _engine_errors(self.image, _LOOK):
+            container = self._find(connect(self.env))
+        places = container.ports.get(_PORT) if container is not None else None
+        if not places:  # it has stopped meanwhile, say
+            raise OpsError("the Docker server doesn't run", "invoke up --docker")
+        port = places[0]["HostPort"]
         params = {"user": ADMIN, "host": HOST, "port": port, "dbname": DATABASE}
         return Dsn(params, Secret(self._state()["password"]))
 
@@ -120,7 +124,11 @@ class Container:
         if not path.exists():
             self.home.mkdir(parents=True, exist_ok=True)
             shell.write_private(path, json.dumps({"id": secrets.token_hex(4), "password": secrets.token_urlsafe(24)}))
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            hint = f"docker ps --all --filter label={PRODUCT} shows the container that it is of; move the file away for a new one"
+            raise OpsError(f"{path} can't be read: {error}", hint) from None
 
     def _id(self) -> str:
         return self._state()["id"]
@@ -227,16 +235,17 @@ def connect(env: Mapping[str, str]) -> Any:
 
 
 @contextlib.contextmanager
-def _engine_errors(image: str) -> Iterator[None]:
-    """Turns what the engine refuses into an OpsError."""
+def _engine_errors(image: str, hint: str = "another image: set POSTGRES_IMAGE") -> Iterator[None]:
+    """Turns what the engine refuses, or has no answer to, into an OpsError with a hint."""
     import docker.errors
+    import requests
 
     try:
         yield
-    except docker.errors.DockerException as error:
+    except (docker.errors.DockerException, requests.RequestException) as error:
         what = str(getattr(error, "explanation", None) or error)
-        hint = _NO_REGISTRY_HINT if _NO_REGISTRY.search(what) else "another image: set POSTGRES_IMAGE"
-        raise OpsError(f"the Docker engine refused ({image}): {what}", hint) from None
+        no_registry = _NO_REGISTRY.search(what) and hint != _LOOK
+        raise OpsError(f"the Docker engine refused ({image}): {what}", _NO_REGISTRY_HINT if no_registry else hint) from None
 
 
 def _is_ready(container: Any) -> bool:

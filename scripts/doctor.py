@@ -20,7 +20,7 @@ from scripts.settings import ROOT, Sources
 
 DEADLINE = 10.0  # seconds for each check; all of them together take two or three
 _GRACE = 1.0  # seconds after it, in which a program that was too slow is ended
-_SECRETS = ("POSTGRES_ADMIN_PASSWORD", "POSTGRES_BACKTEST_SERVICE_PASSWORD")
+_SECRETS = (settings.ADMIN_PASSWORD, "POSTGRES_BACKTEST_SERVICE_PASSWORD")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -219,7 +219,7 @@ def password(name: str, flag: str | None, file: str | None, found: Sources, *, k
     text = _readable(re.sub(r"\r?\n\Z", "", text), f"the password of {origin}")
     if not text or re.search(r"[\x00-\x1f\x7f]", text):
         what = "holds a line break or another control character, which libpq's password file can't hold" if text else "is empty"
-        raise UsageError(f"the password of {origin} {what}", "give one of one line")
+        raise UsageError(f"the password of {origin} {what}", "give a password of one line")
     return Secret(text), origin
 
 

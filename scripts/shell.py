@@ -178,7 +178,9 @@ class _Running:
             self._popen.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
             problem = f"{self._program} did not answer within {timeout:g} s"
-            raise OpsError(problem, "run the same command again; if it hangs by itself, too, mend that first") from None
+            raise OpsError(
+                problem, "run the same command again; if it is slow when you run it yourself, too, mend that first"
+            ) from None
         self._out.seek(0)
         self._err.seek(0)
         out = self._out.read()

@@ -137,7 +137,7 @@ def rights(ask: Ask, wanted: Wanted, server: Callable[[], Server | None]) -> Ver
     lacking = [action for action in _NEEDED if not any(gives(permission, action) for permission in found)]
     if not lacking:
         return checkup.ok(f"the login may make and change servers in {wanted.group}")
-    scope = f"/subscriptions/{wanted.subscription}/resourceGroups/{wanted.group}"
+    scope = quoted(f"/subscriptions/{wanted.subscription}/resourceGroups/{wanted.group}")
     way = f"an owner runs: az role assignment create --role Contributor --scope {scope} --assignee WHO"
     said = f"the login lacks rights in {wanted.group}: {', '.join(lacking)}"
     # Whoever only migrates needs none.

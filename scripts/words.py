@@ -143,7 +143,7 @@ def may_be_secret(word: str, line: Sequence[str]) -> bool:
 
 
 def _takes_secret(flag: str) -> bool:
-    return flag == "--dsn" or flag.endswith("password")
+    return flag in ("--dsn", "-p", "-P", "-W") or flag.endswith("password")  # other programs have passwords behind -p
 
 
 def without_value(flag: str, task: str | None) -> UsageError:

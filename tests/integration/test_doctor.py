@@ -440,6 +440,21 @@ def test_nothing_configured_is_no_failure_and_says_what_comes_next(setup: Setup)
     assert "(see database)" in said
 
 
+def test_what_makes_the_application_s_role_keeps_its_dsn_where_it_is_looked_for(setup: Setup) -> None:
+    del setup.settings["POSTGRES_DSN"]
+    setup.write()
+    assert setup.look()["app dsn"]["next"] == "invoke roles --secrets-file .env"
+    setup.dotenv.rename(setup.project / "my settings")
+    checks = setup.look("--env-file", "my settings")
+    assert checks["app dsn"]["next"] == "invoke roles --env-file 'my settings' --secrets-file 'my settings'"
+
+
+def test_a_template_in_another_encoding_hides_no_check(setup: Setup) -> None:
+    setup.write()
+    (setup.project / "deploy" / "app_more.yaml").write_bytes(b"# caf\xe9\nname: ${MY_OWN}\n")
+    assert of("problem", setup.look()) == {}
+
+
 def test_what_is_pending_or_cannot_be_asked_for_is_a_warning(setup: Setup) -> None:
     (setup.project / "migrations" / "0004_more.sql").write_text("-- More.\nSELECT 1;\n")
     setup.gh[f"{PLACE}variables"] = Reply({"variables": []})

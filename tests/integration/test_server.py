@@ -30,6 +30,8 @@ from tests.conftest import ROOT
 from tests.database import ENV, IMAGE, Machine, require_docker
 
 pytestmark = pytest.mark.embedded  # and the tests of Docker, which have their own server, are marked `once`
+# By TCP: of a unix socket that is not there, docker's client leaves its own end to the garbage collector.
+NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
 FOUND = Sources(ENV, {}, ".env")
 DEADLINE = 60.0  # seconds, for whatever is waited for
 # Does what its arguments say: HOME VERSION (up | down | become UID GID)...
@@ -132,7 +134,7 @@ def test_a_killed_server_is_started_again_with_its_data(home: Path, version: int
 
 @pytest.mark.once
 def test_a_server_that_can_not_be_started_is_not_the_one_that_is_meant_afterwards(home: Path, version: int) -> None:
-    nowhere = Sources({**FOUND.env, "DOCKER_HOST": "unix:///nowhere.sock"}, {}, ".env")
+    nowhere = Sources({**FOUND.env, **NO_ENGINE}, {}, ".env")
     for _ in range(2):  # where none was up before, and where one was
         with pytest.raises(OpsError, match="no Docker engine answers"):
             server.up(nowhere, docker=True, home=home)
@@ -302,7 +304,7 @@ def test_another_kind_is_refused_while_one_is_up_and_taken_after_down(home: Path
     with pytest.raises(UsageError, match=f"another server is up here: PostgreSQL {version}, embedded") as caught:
         server.up(FOUND, home=home, version=other)
     assert caught.value.hint.startswith("invoke down")
-    nowhere = Sources({**ENV, "DOCKER_HOST": f"unix://{home}/no.sock"}, {}, ".env")
+    nowhere = Sources({**ENV, **NO_ENGINE}, {}, ".env")
     with pytest.raises(OpsError, match="no Docker engine answers"):  # `down`, and then this, would be the worse order
         server.up(nowhere, home=home, docker=True)
     assert query(up, "SELECT 1") == [(1,)]

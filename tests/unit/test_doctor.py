@@ -7,6 +7,7 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from scripts.identities import Place
 from scripts.ledger import Facts
 from scripts.machine import Programs
 from scripts.settings import MIGRATIONS, Sources, Value
-from scripts.shell import Result
+from scripts.shell import Result, quoted
 from scripts.target import Target
 from scripts.wiring import AUDIENCE, ISSUER, Credential, Environment
 from tests.effort import grows_with_the_length
@@ -549,6 +550,13 @@ def test_the_application_and_the_administrator_in_two_databases(tmp_path: Path) 
 def test_what_a_role_gives(permissions: list[Permission], given: bool) -> None:
     action = "Microsoft.DBforPostgreSQL/flexibleServers/write"
     assert any(subscription.gives(permission, action) for permission in permissions) is given
+
+
+def test_what_an_owner_runs_can_be_pasted_whatever_the_group_is_called() -> None:
+    wanted = replace(azure.wanted(), group="serving(prod)-rg")
+    verdict = subscription.rights(lambda _: [], wanted, lambda: None)
+    assert verdict.state is State.PROBLEM
+    assert f"--scope {quoted(f'/subscriptions/{wanted.subscription}/resourceGroups/serving(prod)-rg')} " in verdict.mend
 
 
 def refusing(text: str) -> Callable[[Any], Any]:

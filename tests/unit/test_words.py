@@ -59,6 +59,7 @@ def test_in_the_place_of_a_task(word: str, expected: str) -> None:
         ("migrate --xyzzy", "--xyzzy", "migrate has no flag --xyzzy"),
         ("migrate now", "now", "migrate doesn't take 'now'"),
         ("migrate -", "-", "migrate doesn't take '-'"),
+        ("migrate -p hunter2", "hunter2", "migrate doesn't take an argument (not shown: it may be secret)"),
         ("migrate plan", "plan", "migrate doesn't take 'plan'; did you mean --plan?"),
         ("migrate statsu", "statsu", "migrate doesn't take 'statsu'; did you mean the task status?"),
         ("migrate --plan=yes", "yes", "--plan takes no value"),
