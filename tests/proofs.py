@@ -109,19 +109,20 @@ def kill(runner: subprocess.Popen[str], victim: str) -> None:
         for child in psutil.Process(runner.pid).children(recursive=True):
             child.kill()
     else:
-        label = ["docker", "ps", "--quiet", "--filter", "label=postgres-serving-split=psql"]
+        label = ["docker", "ps", "--quiet", "--no-trunc", "--filter", "label=postgres-serving-split=psql"]
         containers = subprocess.run(label, env=ENV, capture_output=True, text=True, check=True).stdout.split()
-        mine = [container for container in containers if _belongs(container, runner)]
+        commands = _commands(runner)  # the other containers are those of other tests
+        mine = [container for container in containers if any(container in command for command in commands)]
         assert mine  # the runner's, and perhaps the one that looks who holds a lock
         subprocess.run(["docker", "kill", "--signal", "KILL", *mine], env=ENV, capture_output=True, check=True)
 
 
-def _belongs(container: str, runner: subprocess.Popen[str]) -> bool:
-    commands = [" ".join(child.cmdline()) for child in psutil.Process(runner.pid).children(recursive=True)]
-    inspected = subprocess.run(
-        ["docker", "inspect", "--format", "{{.Id}}", container], env=ENV, capture_output=True, text=True, check=True
-    )
-    return any(inspected.stdout.strip() in command for command in commands)
+def _commands(runner: subprocess.Popen[str]) -> list[str]:
+    found = []
+    for child in psutil.Process(runner.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+            found.append(" ".join(child.cmdline()))
+    return found
 
 
 def killed(database: Database, folder: Path, victim: str, point: str, clean_build: str) -> None:

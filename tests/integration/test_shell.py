@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,12 @@ SLEEPER = python("import time; time.sleep(60)  # a sleeper of these tests")
 
 
 def sleepers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.cmdline() == SLEEPER]
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+            if child.cmdline() == SLEEPER:
+                found.append(child)
+    return found
 
 
 def test_programs_run_side_by_side_and_end_in_the_order_in_which_they_were_named(tmp_path: Path) -> None:
