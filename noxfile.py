@@ -18,7 +18,7 @@ nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "unit", "policy", "integration(embedded-16)", "azure"]
 
-# The servers of the tests, and what each leaves to the first, which runs everything (pyproject.toml has the markers).
+# The servers of the tests, and what each leaves to the first, which runs all but `long` (pyproject.toml has the markers).
 SERVERS = {
     "embedded-16": "not long",
     "embedded-18": "not long and not once and not docker",

@@ -36,7 +36,7 @@ _ANSWER_TIMEOUT = 20.0  # seconds for the question whether there is one
 _NO_IMAGE = re.compile("(?i)no such image|image not known")
 _NO_ENGINE = re.compile("Cannot connect|error during connect|trying to connect|Is the docker daemon running")
 _PSQL_HINT = "install psql (Debian: postgresql-client; macOS: brew install libpq; Windows: the PostgreSQL installer)"
-_DOCKER_HINT = "install Docker (https://docs.docker.com/get-started/get-docker/)"
+DOCKER_PAGE = "https://docs.docker.com/get-started/get-docker/"
 INSTALL_HINT = f"{_PSQL_HINT}, or start Docker and use --docker"
 
 
@@ -385,7 +385,9 @@ def choose(
     without = f"or leave the flag away: {'the embedded one will do' if embeddable else 'whichever is there is taken'}"
     if mode is Mode.DOCKER:
         if which("docker", env) is None:
-            raise UsageError("--docker needs the docker command, which is not on PATH", f"{_DOCKER_HINT}, {without}")
+            raise UsageError(
+                "--docker needs the docker command, which is not on PATH", f"install Docker ({DOCKER_PAGE}), {without}"
+            )
         return DockerClient(image, env, run, program=program)
     if mode is Mode.LOCAL:
         path = which(program, env)

@@ -235,8 +235,8 @@ def connect(env: Mapping[str, str]) -> Any:
 
 
 @contextlib.contextmanager
-def _engine_errors(image: str, hint: str = "another image: set POSTGRES_IMAGE") -> Iterator[None]:
-    """Turns what the engine refuses, or has no answer to, into an OpsError with a hint."""
+def _engine_errors(image: str, hint: str = "") -> Iterator[None]:
+    """Turns what the engine refuses, or has no answer to, into an OpsError; without a hint, the image stands in the way."""
     import docker.errors
     import requests
 
@@ -244,8 +244,8 @@ def _engine_errors(image: str, hint: str = "another image: set POSTGRES_IMAGE") 
         yield
     except (docker.errors.DockerException, requests.RequestException) as error:
         what = str(getattr(error, "explanation", None) or error)
-        no_registry = _NO_REGISTRY.search(what) and hint != _LOOK
-        raise OpsError(f"the Docker engine refused ({image}): {what}", _NO_REGISTRY_HINT if no_registry else hint) from None
+        about_image = _NO_REGISTRY_HINT if _NO_REGISTRY.search(what) else "another image: set POSTGRES_IMAGE"
+        raise OpsError(f"the Docker engine refused ({image}): {what}", hint or about_image) from None
 
 
 def _is_ready(container: Any) -> bool:

@@ -17,7 +17,7 @@ from scripts.errors import OpsError, some
 from scripts.shell import Result, quoted
 
 RunTogether = Callable[..., list[Result]]
-INSTALL_DOCKER = "install Docker, https://docs.docker.com/get-started/get-docker/, for what takes --docker"
+INSTALL_DOCKER = f"install Docker, {clients.DOCKER_PAGE}, for what takes --docker"
 _LOCKED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)(?:[ ]*;[ ]*([^\\\n]+))?", re.MULTILINE)
 _SHOWN = 3  # packages that are named; of more, the number
 _MIB = 1024 * 1024
@@ -63,14 +63,16 @@ def python(lock: Path, version_of: Callable[[str], str | None] = installed, run:
     if not wrong:
         return checkup.ok(f"Python {number}, {len(wanted)} packages as {lock.name} locks them")
 
+    by_hand = " ".join(map(quoted, install))
+
     def mend() -> str:
         result = run(install)
         if result.code != 0:
-            raise OpsError(f"pip failed: {result.err.strip()}", " ".join(map(quoted, install)))
+            raise OpsError(f"pip failed: {result.err.strip()}", by_hand)
         return f"installed what {lock.name} locks"
 
     said = f"Python {number} is not in step with {lock.name}: {some(wrong, _SHOWN)}"
-    return checkup.problem(said, " ".join(map(quoted, install)), mend)
+    return checkup.problem(said, by_hand, mend)
 
 
 def docker(env: Mapping[str, str], run_together: RunTogether = shell.run_together, *, needed: str = "") -> Verdict:
