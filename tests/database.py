@@ -206,6 +206,7 @@ def shared_server(
             server.stop()
             server.purge()
             shutil.rmtree(home)
+            users.unlink()  # a worker that comes later makes, and prepares, a new one
 
 
 def without_fsync(server: Dsn) -> None:
