@@ -159,13 +159,14 @@ def processes(kind: str) -> dict[str, bytes]:
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file below `folder`, where a run adds and removes some meanwhile: `os.walk` passes over a folder that is gone."""
     found = {}
-    for path in folder.rglob("*"):
-        try:
-            if path.is_file():
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            try:
                 found[path] = path.read_bytes()
-        except FileNotFoundError:  # removed meanwhile
-            continue
+            except FileNotFoundError:
+                continue
     return found
 
 
