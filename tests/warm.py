@@ -3,11 +3,12 @@
 Starting Python and importing is most of what a small command costs. The process that forks never runs a command itself, so that
 nothing of one is left for the next. Like a new process, a command's has the environment, folder, input and outputs (pipes) that
 it is given, and Python's own handlers of signals, loads tasks.py by Invoke's own loader, is in the caller's process group, and
-ends through all that an interpreter does at its end.
+waits for its threads, calls what is to be called at its end, collects what is left, and flushes.
 
 What differs: `scripts` and libraries are imported already, in an order of their own (test_warm.py has each command import what it
 needs); modules that are imported later aren't kept compiled; strings hash alike in all commands of one worker; the parent is the
-process that forks; and limits, umask and ignored signals are those that the worker had at its first command.
+process that forks; limits, umask and ignored signals are those that the worker had at its first command; and modules aren't taken
+apart at the end, which would take as long as a small command.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -185,7 +187,25 @@ def main() -> None:
     words = serve(socket.socket(fileno=int(sys.argv[1])))
     sys.path[0] = str(Path.cwd())
     sys.argv = ["invoke", *words]
-    runpy.run_module("invoke", run_name="__main__", alter_sys=True)
+    code = None
+    try:
+        runpy.run_module("invoke", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    if code is None or isinstance(code, int):
+        end_with(code or 0)
+    sys.exit(code)
+
+
+def end_with(code: int) -> None:
+    """Ends the process, as Python does it, but for its modules. Returns when it can't print: let Python say that."""
+    threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its processes
+    atexit._run_exitfuncs()
+    gc.collect()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
