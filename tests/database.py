@@ -45,7 +45,18 @@ if shutil.which("psql") is None:
     ENV["PATH"] = f"{embedded.program('psql').parent}{os.pathsep}{ENV['PATH']}"
 if "POSTGRES_IMAGE" in os.environ:
     ENV["POSTGRES_IMAGE"] = os.environ["POSTGRES_IMAGE"]
+USERS_ENV = dict(ENV)
 IMAGE = settings.image(Sources(ENV, {}, ".env"))
+
+
+def call_psql_itself() -> None:
+    """Leads PATH to the psql that Debian's would start: that is a Perl script, which takes longer than most sessions do."""
+    psql = shutil.which("psql", path=ENV["PATH"])
+    if psql is None or Path(psql).resolve().name != "pg_wrapper":
+        return
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/psql"), key=lambda path: float(path.parts[-3]))
+    if versions:  # without a server of Debian's, it starts the newest
+        ENV["PATH"] = f"{versions[-1].parent}{os.pathsep}{ENV['PATH']}"
 
 
 def require_docker() -> None:
@@ -144,7 +155,10 @@ def small_files() -> None:
 
 @dataclass
 class Machine:
-    """A copy of the project, so that its `.local/` is its own. Nothing is warm in it: what is imported is the copy."""
+    """A copy of the project, so that its `.local/` is its own. Nothing is warm in it: what is imported is the copy.
+
+    Its programs are those that a user of this machine would have.
+    """
 
     project: Path
 
@@ -161,7 +175,7 @@ class Machine:
     def invoke(self, *words: str, env: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """`invoke WORDS` there."""
         argv = [sys.executable, "-m", "invoke", "--search-root", str(self.project), *words]
-        whole = {**ENV, **(env or {})}
+        whole = {**USERS_ENV, **(env or {})}
         result = subprocess.run(argv, env=whole, input=stdin, capture_output=True, text=True, cwd=self.project, check=False)
         shapes.check(argv, result.returncode, result.stdout, result.stderr)
         return result

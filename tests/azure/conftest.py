@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import database as databases
 from tests import warm
 from tests.azure.cli import Az, find_az
 from tests.azure.emulator import Emulator
@@ -17,6 +18,8 @@ from tests.azure.postgres import whole_world
 from tests.azure.warm import Warm
 from tests.azure.world import World
 from tests.database import ENV
+
+databases.call_psql_itself()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from tests import repository as repositories
 from tests.database import MODES, Database, Machine
 from tests.repository import Repository
 
+databases.call_psql_itself()
+
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dsn]:
