@@ -128,7 +128,12 @@ class Checklist:
         return [
             Check(name="database", look=self._named),
             Check(name="host", look=self._host, after=("database",)),
-            Check(name="login", look=lambda: database.login(seen()), after=("database", "psql", "host"), by_hand="invoke psql"),
+            Check(
+                name="login",
+                look=lambda: database.login(seen()),
+                after=("database", "psql", "host"),
+                by_hand=f"invoke psql {self._again()}".rstrip(),
+            ),
             Check(name="pooler", look=lambda: database.locks(seen()), after=("login",)),
             Check(name="clock", look=lambda: database.clock(seen()), after=("login",)),
             Check(name="migrations", look=lambda: database.migrations(seen(), MIGRATIONS, goal().flags), after=("login",)),
@@ -196,11 +201,17 @@ class Checklist:
 
     def _making_of_app(self) -> str:
         """The command that makes the application's role, and keeps its DSN where it is looked for."""
-        goal = None
+        is_kept = False
         with contextlib.suppress(OpsError):  # the database's own check tells it
-            goal = self._goal()
-        goes = [] if goal and goal.app_file else [f"--secrets-file {shell.quoted(self._found.file_name)}"]
-        return " ".join(filter(None, ["invoke roles", *([goal.flags] if goal else self._flags), *goes]))
+            is_kept = self._goal().app_file is not None
+        goes = "" if is_kept else f"--secrets-file {shell.quoted(self._found.file_name)}"
+        return " ".join(filter(None, ["invoke roles", self._again(), goes]))
+
+    def _again(self) -> str:
+        """The flags that mean this database in the next command."""
+        with contextlib.suppress(OpsError):  # the database's own check tells it
+            return self._goal().flags
+        return " ".join(self._flags)
 
     def _app_login(self) -> Verdict:
         value, is_another = self._app()

@@ -105,9 +105,10 @@ def failed(error: OpsError) -> Verdict:
     return problem(" ".join(error.message.split()), " ".join(error.hint.split()))
 
 
-def late(check: Check, seconds: float) -> Verdict:
-    """It had no answer in time; nobody knows whether anything is wrong."""
-    ways = [check.by_hand, f"invoke doctor --check-deadline {max(60, round(6 * seconds))}"]
+def late(check: Check, seconds: float, flags: Sequence[str] = ()) -> Verdict:
+    """It had no answer in time; nobody knows whether anything is wrong. `flags` name the settings again."""
+    again = " ".join(["invoke doctor", *flags, f"--check-deadline {max(60, round(6 * seconds))}"])
+    ways = [check.by_hand, again]
     return replace(warning(f"took longer than {seconds:g} s", "; or: ".join(filter(None, ways))), is_late=True)
 
 

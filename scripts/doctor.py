@@ -40,11 +40,11 @@ def run(options: Options, console: Console) -> ExitCode:
     flags = [f"--env-file {shell.quoted(options.env_file)}"] if options.env_file else []
     with Checklist(found, path, options.seconds, console, flags) as checklist:
         checks = checklist.checks
-        seen = look(checks, options.seconds)
+        seen = look(checks, options.seconds, flags)
         verdicts = checkup.told(checks, seen)
         fixed = _fix(verdicts, console) if options.fix else {}
         if fixed:
-            again = look([check for check in checks if check.name in fixed], options.seconds)
+            again = look([check for check in checks if check.name in fixed], options.seconds, flags)
             verdicts = checkup.told(checks, {**seen, **again})
     _show(verdicts, console)
     console.document(_document(verdicts, fixed))
@@ -69,11 +69,14 @@ def _conceal(found: Sources, console: Console) -> None:
     console.conceal(*(Secret(value.text) for value in map(found.get, _SECRETS) if value))
 
 
-def look(checks: Sequence[Check], seconds: float) -> dict[str, Verdict]:
-    """What each of them finds, all side by side in threads; one that hangs is left behind. A bug keeps its traceback."""
+def look(checks: Sequence[Check], seconds: float, flags: Sequence[str] = ()) -> dict[str, Verdict]:
+    """What each of them finds, all side by side in threads; one that hangs is left behind. A bug keeps its traceback.
+
+    `flags` name the settings again, for the command that would give a check more time.
+    """
     outcomes: dict[str, Verdict | BaseException] = {}
     began = time.monotonic()
-    threads = [threading.Thread(target=_look_at, args=(check, seconds, outcomes), daemon=True) for check in checks]
+    threads = [threading.Thread(target=_look_at, args=(check, seconds, flags, outcomes), daemon=True) for check in checks]
     try:
         for thread in threads:
             thread.start()
@@ -84,7 +87,7 @@ def look(checks: Sequence[Check], seconds: float) -> dict[str, Verdict]:
             _end(threads)
     verdicts = {}
     for check in checks:
-        outcome = outcomes.get(check.name) or checkup.late(check, seconds)
+        outcome = outcomes.get(check.name) or checkup.late(check, seconds, flags)
         if isinstance(outcome, BaseException):
             raise outcome
         verdicts[check.name] = outcome
@@ -99,13 +102,13 @@ def _end(threads: Sequence[threading.Thread]) -> None:
         time.sleep(0.02)
 
 
-def _look_at(check: Check, seconds: float, outcomes: dict[str, Verdict | BaseException]) -> None:
+def _look_at(check: Check, seconds: float, flags: Sequence[str], outcomes: dict[str, Verdict | BaseException]) -> None:
     began = time.monotonic()
     try:
         outcomes[check.name] = check.look()
     except OpsError as error:
         is_late = time.monotonic() - began >= seconds  # a program was ended for it
-        outcomes[check.name] = checkup.late(check, seconds) if is_late else checkup.failed(error)
+        outcomes[check.name] = checkup.late(check, seconds, flags) if is_late else checkup.failed(error)
     except BaseException as error:
         outcomes[check.name] = error
 

@@ -533,6 +533,16 @@ def test_an_interrupt_takes_the_password_file_of_a_session_along(setup: Setup, t
     assert list(folder.glob("*/pgpass")) == []
 
 
+def test_what_a_login_that_hangs_says_is_next_means_the_same_database(setup: Setup) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        setup.settings["POSTGRES_ADMIN_DSN"] = f"postgresql://me:{TOKEN}@127.0.0.1:{deaf.getsockname()[1]}/d"
+        setup.write()
+        setup.dotenv.rename(setup.project / "other.env")
+        checks = setup.look("--env-file", "other.env", "--check-deadline", "2")
+    again = "invoke doctor --env-file other.env --check-deadline 60"
+    assert checks["login"]["next"] == f"invoke psql --env-file other.env; or: {again}"
+
+
 # --fix.
 
 

@@ -117,11 +117,11 @@ def test_one_that_hangs_is_told_as_late_and_the_others_are_there() -> None:
         return checkup.ok("at last")
 
     checks = [Check(name="slow", look=hang, by_hand="az version"), Check(name="quick", look=lambda: checkup.ok("here"))]
-    found = doctor.look(checks, 0.0)
+    found = doctor.look(checks, 0.0, ["--env-file other.env"])
     release.set()
     assert found["quick"] == checkup.ok("here")
     assert (found["slow"].state, found["slow"].is_late) == (State.WARNING, True)
-    assert found["slow"].mend == "az version; or: invoke doctor --check-deadline 60"
+    assert found["slow"].mend == "az version; or: invoke doctor --env-file other.env --check-deadline 60"
 
 
 def test_a_program_that_was_ended_for_its_time_is_late_and_one_that_failed_is_a_problem() -> None:
