@@ -53,11 +53,12 @@ def environment(found: Environment | None) -> Verdict:
 
 def place(given: dict[str, str], found: Environment | None) -> Place | None:
     """Where the workflow's identity stands, by the settings, else by GitHub's own variables; None where neither says it."""
-    values = {**(found.variables if found else {}), **given}
-    subscription, group = values.get("AZURE_SUBSCRIPTION_ID"), values.get("AZURE_RESOURCE_GROUP")
-    if not subscription or not group:
-        return None
-    return Place(name=given.get("AZURE_IDENTITY_NAME", github.IDENTITY), group=group, subscription=subscription)
+    name = given.get("AZURE_IDENTITY_NAME", github.IDENTITY)
+    for values in (given, found.variables if found else {}):
+        subscription, group = values.get("AZURE_SUBSCRIPTION_ID"), values.get("AZURE_RESOURCE_GROUP")
+        if subscription and group:
+            return Place(name=name, group=group, subscription=subscription)
+    return None
 
 
 def subject(prefix: str, identity: Place | None, ask: Callable[[Question[Any]], Any]) -> Verdict:

@@ -677,5 +677,6 @@ def test_where_the_identity_stands_is_taken_from_the_settings_before_github_s_ow
     there = Environment(has_policies=True, variables={"AZURE_SUBSCRIPTION_ID": "T", "AZURE_RESOURCE_GROUP": "theirs"})
     assert workflow.place({"AZURE_SUBSCRIPTION_ID": "S", "AZURE_RESOURCE_GROUP": "rg"}, there) == PLACE
     assert workflow.place({}, there) == Place(name="github-deploy", group="theirs", subscription="T")
-    assert workflow.place({}, None) is None
+    assert workflow.place({"AZURE_SUBSCRIPTION_ID": "S"}, there) == workflow.place({}, there), "a group is one subscription's"
+    assert workflow.place({"AZURE_SUBSCRIPTION_ID": "S"}, None) is workflow.place({}, None) is None
     assert workflow.subject("repo:o/r", None, lambda _: None).state is State.UNSET
