@@ -42,9 +42,12 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, on everything; and on what users run as other systems see it: a call that one lacks is an error."""
-    session.run("mypy")
+    workers = f"--num-workers={CORES}"
+    session.run("mypy", workers)
     for platform, words in (("win32", ["--always-true=WINDOWS"]), ("darwin", [])):
-        session.run("mypy", f"--platform={platform}", *words, f"--cache-dir=.mypy_cache/{platform}", "scripts", "tasks.py")
+        session.run(
+            "mypy", workers, f"--platform={platform}", *words, f"--cache-dir=.mypy_cache/{platform}", "scripts", "tasks.py"
+        )
 
 
 @nox.session

@@ -49,6 +49,7 @@ def files(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("serving", ["azure", pytest.param("superuser", marks=pytest.mark.long)], indirect=True)
 def test_there_is_none_after_a_run_and_roles_and_all_that_is_done_by_hand_is_named(serving: Database, files: Path) -> None:
     user = f"app_{serving.dsn.database}"
     serving.made_roles.append(user)
