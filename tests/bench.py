@@ -39,7 +39,7 @@ DBMATE = shutil.which("dbmate", path=PATH)
 PAGE = ROOT / "docs" / "benchmarks.md"
 SIZES = (10, 100, 1_000, 10_000)
 ROOM = 4 << 30  # bytes that the databases may take
-RUNS_ON_DISK = 3
+RUNS_ON_DISK = 7
 RUNS_OF_GROWTH = 2
 RUNS_OF_THE_LONGEST = 1  # of 10,000 files, and of what takes a process for each of many files
 LOCAL, DOCKER, EMBEDDED = "`migrate --psql local`", "`migrate --psql docker`", "`migrate --psql embedded`"
