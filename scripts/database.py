@@ -110,10 +110,8 @@ def _how(dsn: Dsn) -> str:
 def host(target: Target, seconds: float, connect: Callable[..., Any] = socket.create_connection) -> Verdict:
     """Whether something listens where the DSN leads; one of several hosts suffices."""
     dsn = target.dsn
-    ports = dsn.params.get("port", "5432").split(",")
-    ports = ports * len(dsn.hosts) if len(ports) == 1 else ports
     failures = []
-    for name, port in zip(dsn.hosts, ports, strict=False):
+    for name, port in zip(dsn.hosts, dsn.ports, strict=False):  # of more hosts than ports, libpq itself tells
         if name.startswith(("/", "@")):
             return checkup.ok(f"by the unix socket in {name}")
         try:

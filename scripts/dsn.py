@@ -49,6 +49,12 @@ class Dsn:
         return (self.params.get("hostaddr") or self.params.get("host") or "").split(",")
 
     @property
+    def ports(self) -> list[str]:
+        """The ports of `hosts`, as libpq has it: one is for all of them, and one that is left out is the usual one."""
+        ports = [port or "5432" for port in self.params.get("port", "").split(",")]
+        return ports * len(self.hosts) if len(ports) == 1 else ports
+
+    @property
     def is_socket(self) -> bool:
         """Whether it leads to a unix socket, which no container and no other machine can reach."""
         return any(host.startswith(("/", "@")) for host in self.hosts)
@@ -70,7 +76,7 @@ class Dsn:
 
     def same_database(self, other: Dsn) -> bool:
         """Whether both lead to one database of one server, as far as their texts say."""
-        mine, others = ((dsn.hosts, dsn.params.get("port", "5432"), dsn.database) for dsn in (self, other))
+        mine, others = ((dsn.hosts, dsn.ports, dsn.database) for dsn in (self, other))
         return mine == others
 
     def with_host(self, host: str) -> Dsn:

@@ -45,7 +45,7 @@ class Engine:
         # Rootless Podman's network of the host is the host's own; rootless Docker's has a loopback for itself, in which only what
         # its own containers publish can be reached.
         if self.is_rootless and not self.is_podman:
-            ports = dsn.params.get("port", "5432").split(",")
+            ports = list(dict.fromkeys(dsn.ports))
             if any(not ask("ps", "--quiet", "--filter", f"publish={port}") for port in ports):
                 raise UsageError(
                     "the Docker engine is rootless: its containers have a loopback of their own, and none of them is the server "

@@ -438,6 +438,24 @@ def test_one_of_several_hosts_suffices() -> None:
     assert database.host(goal(dsn), 1, connect) == checkup.ok("b.contoso.com:5433 answers")
 
 
+@pytest.mark.parametrize(
+    ("hosts", "addresses"),
+    [
+        ("a.contoso.com,b.contoso.com", [("a.contoso.com", 5432), ("b.contoso.com", 5432)]),
+        ("a.contoso.com:5433,b.contoso.com", [("a.contoso.com", 5433), ("b.contoso.com", 5432)]),
+    ],
+)
+def test_a_host_without_a_port_has_the_usual_one(hosts: str, addresses: list[tuple[str, int]]) -> None:
+    tried: list[tuple[str, int]] = []
+
+    def connect(address: tuple[str, int], *, timeout: float) -> Any:
+        tried.append(address)
+        raise ConnectionRefusedError
+
+    assert database.host(goal(f"postgresql://me:word@{hosts}/d?sslmode=require"), 1, connect).state is State.PROBLEM
+    assert tried == addresses
+
+
 def seen(**changes: Any) -> Seen:
     facts = Facts(version="16.4", number=160004, database="d", user="me", ledger=True, current=True, group=None, member=False)
     base: dict[str, Any] = {

@@ -207,6 +207,9 @@ def test_a_parameter_without_a_value_is_none() -> None:
         ("postgresql://u:p@localhost:5433/d", "postgresql://u:p@localhost:5434/d", False),
         ("postgresql://u:p@localhost/d", "postgresql://u:p@127.0.0.1/d", False),
         ("postgresql://u:p@localhost/d", "postgresql://u:p@localhost/e", False),
+        ("postgresql://u:p@a:1,b/d?sslmode=require", "postgresql://u:p@a:1,b:5432/d?sslmode=require", True),
+        ("postgresql://u:p@a,b/d?sslmode=require&port=1", "postgresql://u:p@a:1,b:1/d?sslmode=require", True),
+        ("postgresql://u:p@a,b/d?sslmode=require&port=1", "postgresql://u:p@a:1,b/d?sslmode=require", False),
     ],
 )
 def test_a_database_is_the_same_by_host_port_and_name(one: str, other: str, same: bool) -> None:
