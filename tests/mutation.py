@@ -55,10 +55,10 @@ class Mutant:
     mutant: str
 
 
-def explained(text: str) -> dict[Mutant, str]:
-    """What tests/mutants.toml says: the survivors that may stay, and why."""
+def explained(text: str) -> list[tuple[Mutant, str]]:
+    """What tests/mutants.toml says: the survivors that may stay, and why. Of two that look alike, it has two."""
     entries = tomllib.loads(text).get("explained", [])
-    return {Mutant(entry["module"], entry["line"], entry["mutant"]): entry["why"] for entry in entries}
+    return [(Mutant(entry["module"], entry["line"], entry["mutant"]), entry["why"]) for entry in entries]
 
 
 def of_diff(module: str, diff: str) -> Mutant:
@@ -154,15 +154,20 @@ def main(modules: Sequence[str]) -> int:
     if unknown:
         print(f"no mutants are made of {', '.join(sorted(unknown))}; there are {', '.join(TESTS)}", file=sys.stderr)
         return 2
-    known = explained(EXPLAINED.read_text(encoding="utf-8"))
+    known = Counter(mutant for mutant, _ in explained(EXPLAINED.read_text(encoding="utf-8")))
     rows, failed = [], False
     for module in modules or TESTS:
         start = time.monotonic()
         counts, survivors = tried(module)
-        new = [diff for mutant, diff in survivors if mutant not in known]
-        gone = sorted({mutant for mutant in known if mutant.module == module} - {mutant for mutant, _ in survivors})
-        for diff in new:
-            print(diff)
+        left = Counter({mutant: count for mutant, count in known.items() if mutant.module == module})
+        new = []
+        for mutant, diff in survivors:
+            if left[mutant]:
+                left[mutant] -= 1
+            else:
+                new.append(diff)
+                print(diff)
+        gone = sorted(left.elements())
         for mutant in gone:
             print(f"tests/mutants.toml explains what is no survivor (any more):\n- {mutant.line}\n+ {mutant.mutant}\n")
         failed |= bool(new or gone)
