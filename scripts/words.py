@@ -97,10 +97,12 @@ def _unknown_flag(typed: str, task: str | None, grammar: Grammar) -> UsageError:
     typed = re.split("[=:]", typed, maxsplit=1)[0]  # behind them stands a value
     flag = f"--{typed.lstrip('-').lower().replace('_', '-')}"
     owners = grammar.owners(flag)
+    every = dict.fromkeys(flag for flags in grammar.tasks.values() for flag in flags)
+    if _takes_secret(typed[:2]) and not near(flag, every):  # -pSECRET, as other programs have it
+        typed = typed[:2]
     if task is None:
         if owners:
             return UsageError(f"{typed} is a flag of {_listed(owners)}, and stands behind the task", f"invoke TASK {flag}")
-        every = dict.fromkeys(flag for flags in grammar.tasks.values() for flag in flags)
         return UsageError(f"there is no flag {typed}{_meant(near(flag, {**grammar.own, **every}))}", LIST)
     flags = grammar.tasks[task]
     if flag in flags:
@@ -109,7 +111,7 @@ def _unknown_flag(typed: str, task: str | None, grammar: Grammar) -> UsageError:
         return UsageError(f"{typed} is a flag of {_listed(owners)}, and not of {task}", _help(task))
     if found := near(flag, [*flags, "--help"]):
         return UsageError(f"{task} has no flag {typed}{_meant(found)}", _help(task))
-    elsewhere = near(flag, dict.fromkeys(one for theirs in grammar.tasks.values() for one in theirs))
+    elsewhere = near(flag, every)
     where = f"; {elsewhere[0]} is a flag of {_listed(grammar.owners(elsewhere[0]))}" if elsewhere else ""
     return UsageError(f"{task} has no flag {typed}{where}", _help(task))
 
@@ -152,9 +154,11 @@ def without_value(flag: str, task: str | None) -> UsageError:
 
 
 def looks_like_a_flag(flag: str, value: str, task: str) -> UsageError:
-    """A value that was probably meant as a flag of its own."""
-    shown = "VALUE" if _takes_secret(flag) else value
-    got = "what looks like a flag" if _takes_secret(flag) else value
+    """A value that was probably meant as a flag of its own; behind its `=` may stand a DSN or a password."""
+    name, has_value, _ = value.partition("=")
+    hidden = may_be_secret(name, [flag])
+    shown = "VALUE" if hidden or has_value else value
+    got = "what looks like a flag" if hidden else f"{name}=..." if has_value else value
     return UsageError(f"{flag} needs a value, and got {got}", f"{flag}={shown}, if that is its value; else {_help(task)}")
 
 

@@ -99,6 +99,7 @@ def test_what_may_be_a_secret_is_not_repeated(line: str, word: str) -> None:
     ("line", "expected"),
     [
         ("migrate -local", "migrate has no flag -local; did you mean --local?"),
+        ("migrate -plna", "migrate has no flag -plna; did you mean --plan?"),
         ("migrate --plan -lokal", "migrate has no flag -lokal; did you mean --local?"),
         ("migrations.new --jsno x", "migrations.new has no flag --jsno; did you mean --json?"),
         ("status migrate --sku-name=x", "--sku-name is a flag of provision, and not of migrate"),
@@ -119,6 +120,27 @@ def test_a_value_that_looks_like_a_flag_can_be_given_all_the_same() -> None:
     problem = words.looks_like_a_flag("--admin-password", "--pa55", "roles")
     assert "--admin-password=VALUE" in problem.hint
     assert "pa55" not in problem.message + problem.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        ("--dsn=postgresql://me:pa55@h/d", "--dsn=..."),
+        ("--admin-password=pa55", "--admin-password=..."),
+        ("--lokal=pa55", "--lokal=..."),
+        ("--postgresql://me:pa55@h/d?a=b", "what looks like a flag"),
+    ],
+)
+def test_of_a_flag_in_the_place_of_a_value_only_the_name_is_shown(value: str, got: str) -> None:
+    problem = words.looks_like_a_flag("--to", value, "migrate")
+    assert problem.message == f"--to needs a value, and got {got}"
+    assert problem.hint == "--to=VALUE, if that is its value; else invoke --help migrate"
+
+
+@pytest.mark.parametrize("word", ["-phunter2", "-Phunter2", "-Whunter2"])
+def test_what_is_joined_to_another_program_s_flag_for_a_password_is_not_shown(word: str) -> None:
+    assert said(f"migrate {word}", word, "migrate") == f"migrate has no flag {word[:2]}"
+    assert said(word, word) == f"there is no flag {word[:2]}"
 
 
 @pytest.mark.parametrize(
