@@ -89,8 +89,10 @@ def checked_time(flag: str, value: str) -> int:
 def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -> Sources:
     """Reads `.env` at the root of the repository, or the file that `--env-file` names, which then must exist.
 
-    Values are taken as they stand: `$` in a password is no variable.
+    Values are taken as they stand: `$` in a password is no variable. Raises UsageError.
     """
+    if env_file == "":  # an unset variable in a script, say: .env may name another database
+        raise UsageError("--env-file is empty", "give it a value, or leave it away")
     path = Path(env_file) if env_file else ROOT / ".env"
     values: dict[str, str | None] = {}
     lines: dict[str, int] = {}

@@ -147,7 +147,7 @@ def resolve(
     as_app: bool = False,
 ) -> Target:
     """The target that the flags and settings name; `as_app` wants the application's DSN. Raises UsageError."""
-    for flag, value in (("--dsn", dsn), ("--env-file", env_file), ("--psql", psql)):
+    for flag, value in (("--dsn", dsn), ("--psql", psql)):
         if value == "":  # an unset variable in a script, say: the next source may be another database
             raise UsageError(f"{flag} is empty", "give it a value, or leave it away")
     if local and dsn:

@@ -1,4 +1,4 @@
-"""The command that was given, for a message that says what to run next."""
+"""The command that was given, for a message that says what to run next; and a flag that means the same in every task."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import shlex
 from typing import Any
 
 import pytest
+from invoke.context import Context
+from invoke.exceptions import Exit
 
 import tasks
 from scripts import shell
+from tests.flags import arguments
 
 APOSTROPHE = "it's.env"
 
@@ -49,3 +52,15 @@ def test_the_command_again_asks_for_a_password_instead_of_showing_it(flag: str) 
 def test_the_command_again_reads_as_one_line_of_a_shell() -> None:
     value = "a 'b' \"c\" $d `e` \\f;g"
     assert shlex.split(tasks.again("teardown", {"resource_group": value})) == ["invoke", "teardown", "--resource-group", value]
+
+
+WITH_A_FILE = [name for name in tasks.namespace.task_names if any(argument.name == "env_file" for argument in arguments(name))]
+WORDS = {"migrations.baseline": {"to": "1"}, "migrations.repair": {"version": "1"}}  # without which they say so first
+
+
+@pytest.mark.parametrize("task", WITH_A_FILE)
+def test_an_empty_name_of_a_file_is_never_taken_for_the_project_s_own(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Exit) as ended:
+        tasks.namespace[task](Context(), env_file="", **WORDS.get(task, {}))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --env-file is empty\n")
