@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ _TLS_PROBE = "postgresql:///probe?host=/nonexistent-postgres-serving-split&sslmo
 
 @dataclass(frozen=True, kw_only=True)
 class Programs:
-    """The psql and the pg_dump on PATH, by their major versions; None: there is none."""
+    """The psql and the pg_dump on PATH, by their major versions; None: there is none, or it doesn't run."""
 
     psql: int | None
     pg_dump: int | None
     has_tls: bool = True  # psql
+    broken: Mapping[str, str] = field(default_factory=dict)  # those that don't run: what they say instead of their version
 
 
 def installed(name: str) -> str | None:
@@ -117,15 +118,19 @@ def programs(env: Mapping[str, str], run_together: RunTogether = shell.run_toget
     argvs = [[psql, "--version"], [psql, "--no-psqlrc", "--no-password", "--dbname", _TLS_PROBE]] if psql else []
     argvs += [[dump, "--version"]] if dump else []
     results = run_together(argvs, env=clean_env(env)) if argvs else []
+    said = {**({"psql": results[0]} if psql else {}), **({"pg_dump": results[-1]} if dump else {})}
     return Programs(
         psql=_major(results[0]) if psql else None,
         pg_dump=_major(results[-1]) if dump else None,
         has_tls=not (psql and _NO_TLS in results[1].err),
+        broken={name: result.err.strip() or f"exit code {result.code}" for name, result in said.items() if result.code != 0},
     )
 
 
 def psql(dsn: Dsn | None, found: Programs, docker_answers: Callable[[], bool]) -> Verdict:
     """Which psql `--psql auto` comes to, and whether it can reach the database. Docker is asked only where there is no other."""
+    if "psql" in found.broken:  # and is taken all the same: Debian has one that asks for a package
+        return checkup.problem(f"the psql on PATH doesn't run: {found.broken['psql']}", f"mend it, or {clients.INSTALL_HINT}")
     if found.psql is not None:
         if dsn is not None and dsn.needs_tls and not found.has_tls:
             what = f"the psql on PATH ({found.psql}) has no TLS, and the DSN asks for sslmode={dsn.params['sslmode']}"
@@ -153,6 +158,8 @@ def pg_dump(server: int, dsn: Dsn, found: Programs, docker_answers: Callable[[],
     """Whether some pg_dump is as new as the server (a major version), which pg_dump itself insists on."""
     also = f"; psql {found.psql} is older, and may not show all of it" if found.psql is not None and found.psql < server else ""
     newer = f"install the client of PostgreSQL {server} or newer (Debian: postgresql-client-{server})"
+    if "pg_dump" in found.broken:
+        return checkup.problem(f"the pg_dump on PATH doesn't run: {found.broken['pg_dump']}", f"mend it, or {newer}")
     if found.pg_dump is not None and found.pg_dump >= server:
         said = f"pg_dump {found.pg_dump}, for a server {server}"
         return checkup.warning(said + also, newer) if also else checkup.ok(said)

@@ -237,6 +237,28 @@ def test_programs_are_told_by_what_they_say(tmp_path: Path) -> None:
     assert machine.programs({"PATH": ""}, lambda *_, **__: []) == Programs(psql=None, pg_dump=None)
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["psql"], {"psql": "You must install a package"}),
+        (["pg_dump"], {"pg_dump": "You must install a package"}),
+        (["psql", "pg_dump"], {"psql": "You must install a package", "pg_dump": "You must install a package"}),
+    ],
+)
+def test_a_program_that_doesn_t_run_is_a_problem_as_commands_take_it(
+    tmp_path: Path, names: list[str], expected: dict[str, str]
+) -> None:
+    def run_together(argvs: list[list[str]], **_: Any) -> list[Result]:
+        return [said(err="You must install a package\n", code=1) for _ in argvs]
+
+    found = machine.programs(in_path(tmp_path, *names), run_together)
+    assert found.broken == expected
+    verdicts = {"psql": machine.psql(LOCAL, found, lambda: True), "pg_dump": machine.pg_dump(16, LOCAL, found, lambda: True)}
+    for name, verdict in verdicts.items():
+        assert verdict.state is (State.PROBLEM if name in names else State.OK)
+        assert ("You must install a package" in verdict.says) == (name in names)
+
+
 NONE = Programs(psql=None, pg_dump=None)
 VERIFIED = REMOTE.with_params(sslmode="verify-full", sslrootcert="system")
 
