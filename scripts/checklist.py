@@ -197,7 +197,8 @@ class Checklist:
             return checkup.unset(f"{APP_DSN} isn't set", self._making_of_app())
         self._console.conceal(*dsns.to_conceal(value.text))
         names = logins.wanted(settings.app_user(None, self._found), None, {}).names
-        return database.application(value, names if is_another else None, self._dsns()[0], Path.home())
+        making = self._making_of_app()
+        return database.application(value, names if is_another else None, self._dsns()[0], Path.home(), making)
 
     def _making_of_app(self) -> str:
         """The command that makes the application's role, and keeps its DSN where it is looked for."""

@@ -68,8 +68,11 @@ def text(value: Value, home: Path) -> Verdict:
     return checkup.ok(f"{dsn} ({value.origin}); {_how(dsn)}")
 
 
-def application(value: Value, names: Sequence[str] | None, administrator: Value | None, home: Path) -> Verdict:
-    """The application's DSN, whose login roles have these names. None: there is no other DSN, so migrations use it too."""
+def application(value: Value, names: Sequence[str] | None, administrator: Value | None, home: Path, making: str) -> Verdict:
+    """The application's DSN, whose login roles have these names. None: there is no other DSN, so migrations use it too.
+
+    `making` is the command that makes one for the administrator's database.
+    """
     dsn = dsns.parse(value.text, value.origin)
     if verdict := roots(dsn, value.origin, home):
         return verdict
@@ -81,7 +84,7 @@ def application(value: Value, names: Sequence[str] | None, administrator: Value 
             here, there = ({(host, address.database) for host in address.hosts} for address in (dsn, other))
             if here != there:
                 said = f"{value.origin} and {administrator.origin} lead to different databases: {dsn} and {other}"
-                return checkup.warning(said, "if that isn't meant: invoke secret.push, or mend one of them")
+                return checkup.warning(said, f"if that isn't meant, mend one of them; or, for a new password: {making}")
     return checkup.ok(f"{dsn} ({value.origin}); {_how(dsn)}")
 
 

@@ -565,11 +565,12 @@ def test_roots_hold_a_certificate(tmp_path: Path) -> None:
 
 def test_the_application_and_the_administrator_in_two_databases(tmp_path: Path) -> None:
     app = Value("postgresql://app:word@a.contoso.com:5432/d?sslmode=require", "POSTGRES_DSN (.env)")
-    verdict = database.application(app, ["app"], dsn_value("sslmode=require"), tmp_path)
+    verdict = database.application(app, ["app"], dsn_value("sslmode=require"), tmp_path, "invoke roles --secrets-file .env")
     assert verdict.state is State.WARNING
     assert "different databases" in verdict.says
+    assert verdict.mend.endswith("for a new password: invoke roles --secrets-file .env")
     same = Value("postgresql://app:word@db.contoso.com:6432/d?sslmode=require", "POSTGRES_DSN (.env)")
-    assert database.application(same, ["app"], dsn_value("sslmode=require"), tmp_path).state is State.OK
+    assert database.application(same, ["app"], dsn_value("sslmode=require"), tmp_path, "").state is State.OK
 
 
 # Azure.
