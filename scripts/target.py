@@ -132,7 +132,7 @@ def check_app(dsn: Dsn, origin: str, names: Sequence[str]) -> None:
     if dsn.params["user"] not in names:
         raise UsageError(
             f"{origin} is {dsn}, and the application's login roles are {' and '.join(names)}; nothing was done with it",
-            "give the application's DSN, or the name of its role: --backtest-service-user NAME",
+            "give the application's DSN, or its role's name: --backtest-service-user NAME, or POSTGRES_BACKTEST_SERVICE_USER",
         )
 
 

@@ -573,6 +573,12 @@ def test_the_application_and_the_administrator_in_two_databases(tmp_path: Path) 
     assert database.application(same, ["app"], dsn_value("sslmode=require"), tmp_path, "").state is State.OK
 
 
+def test_a_role_of_another_name_is_named_by_a_setting_as_doctor_has_no_flag_for_it(tmp_path: Path) -> None:
+    with pytest.raises(OpsError) as refused:
+        database.application(dsn_value("sslmode=require"), ["app", "app_b"], None, tmp_path, "")
+    assert refused.value.hint.endswith(", or POSTGRES_BACKTEST_SERVICE_USER")
+
+
 # Azure.
 
 
