@@ -111,10 +111,13 @@ def in_git(path: Path, env: Mapping[str, str], ignore: Callable[[Path, str], str
     if top is None:
         return checkup.ok(f"{shown(path)} is in no git repository")
     if git.tracks(folder, name, env):
-        way = f"git rm --cached {quoted(shown(real))}; and set new passwords where these are in use: the history keeps them"
+        here = [] if folder == Path.cwd() else ["-C", quoted(shown(folder))]  # it may be another repository than this one
+        untrack = " ".join(["git", *here, "rm --cached", quoted(name)])
+        way = f"{untrack}; and set new passwords where these are in use: the history keeps them"
         return checkup.problem(f"git tracks {shown(path)}, and shows it to everybody who can read the repository", way)
     if not git.ignores(folder, name, env):
-        line = "/" + real.relative_to(top.resolve()).as_posix()
+        # As a pattern it would mean other files: https://git-scm.com/docs/gitignore
+        line = "/" + re.sub(r"[\\*?\[]| $", r"\\\g<0>", real.relative_to(top.resolve()).as_posix())
         way = f"add the line {line} to {shown(top / '.gitignore')}"
         return checkup.warning(f"git doesn't ignore {shown(path)}: the next `git add .` takes it", way, lambda: ignore(top, line))
     return checkup.ok(f"git ignores {shown(path)}")

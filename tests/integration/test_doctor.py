@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -29,6 +30,7 @@ from scripts.dsn import Dsn
 from scripts.secret import Secret
 from tests import database as databases
 from tests import proofs, shapes
+from tests import repository as repositories
 from tests.database import ENV, ROOT, Database
 from tests.integration.test_pooler import PGBOUNCER, pgbouncer
 from tests.repository import Repository
@@ -576,6 +578,23 @@ def test_of_a_link_the_file_is_looked_at(setup: Setup) -> None:
     checks = setup.look()
     assert checks[".env in git"]["state"] == "problem"
     assert checks[".env in git"]["next"].startswith("git rm --cached real.conf;")
+
+
+@pytest.mark.parametrize("name", ["other.env", "other [1] *.env"])
+def test_what_mends_a_file_in_another_repository_does(setup: Setup, tmp_path: Path, name: str) -> None:
+    other = repositories.make(tmp_path / "another one")
+    file = other.path / name
+    shutil.copy(setup.dotenv, file)
+    assert setup.look("--env-file", str(file))[".env in git"]["state"] == "warning"
+    assert len(json.loads(setup.invoke("--fix", "--json", "--env-file", str(file)).stdout)["fixed"]) == 1
+    assert setup.look("--env-file", str(file))[".env in git"]["state"] == "ok"
+    other.git("add", "--force", name)
+    check = setup.look("--env-file", str(file))[".env in git"]
+    assert check["state"] == "problem"
+    command = shlex.split(check["next"].partition(";")[0])
+    assert command[0] == "git"
+    setup.repository.git(*command[1:])
+    assert other.git("ls-files") == ""
 
 
 def test_fix_leaves_the_rest_alone(setup: Setup) -> None:
