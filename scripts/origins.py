@@ -50,6 +50,7 @@ _ALONE: Mapping[str, tuple[str, ...]] = {
     "github.setup": (_USER_NAME,),
 }
 _IMAGE = "POSTGRES_IMAGE"
+_OWN = ("quickstart", "up")  # whose image is the server's; elsewhere it is psql's
 _DEFAULTS = {
     _IMAGE: settings.DEFAULT_IMAGE.format(version=settings.DEFAULT_VERSION),
     _USER_NAME: settings.DEFAULT_APP_USER,
@@ -132,7 +133,13 @@ def explained(task: str, flags: Mapping[str, Any], helps: Mapping[str, str], con
     for variable, secret in (*((name, False) for name in alone(task, flags)), *_of_files(task, flags, found)):
         if variable not in seen:
             seen.add(variable)
-            yield _setting(variable, (variable,), found, _DEFAULTS.get(variable), console, secret=secret)
+            yield _setting(variable, (variable,), found, _alone_default(variable, task, flags), console, secret=secret)
+
+
+def _alone_default(name: str, task: str, flags: Mapping[str, Any]) -> str | None:
+    """What counts where a setting without a flag isn't given; the image of a server is of the version that its flag names."""
+    version = flags.get("postgres_version")
+    return settings.DEFAULT_IMAGE.format(version=version) if name == _IMAGE and task in _OWN and version else _DEFAULTS.get(name)
 
 
 def _setting(

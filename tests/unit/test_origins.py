@@ -136,6 +136,12 @@ def test_a_default_is_the_one_of_the_code(task: str, flag: str, default: str) ->
     assert (value.text, value.origin) == (default, "default")
 
 
+@pytest.mark.parametrize(("task", "version"), [("up", 17), ("quickstart", 17), ("provision", settings.DEFAULT_VERSION)])
+def test_the_image_of_a_server_is_of_its_version_and_the_one_of_psql_is_not(task: str, version: int) -> None:
+    value = explained(task, docker=True, postgres_version="17")["POSTGRES_IMAGE"]
+    assert (value.text, value.origin) == (settings.image(Sources({}, {}, ".env"), version), "default")
+
+
 def test_the_lock_timeout_of_a_migration_is_the_one_of_the_code() -> None:
     text = explained("migrate")["--lock-timeout"].text
     assert text is not None
