@@ -51,7 +51,8 @@ def run(goal: Target, options: Options, console: Console) -> None:
     if plan.problems:
         raise safety.refusal(plan.problems, options.folder, again)
     if plan.started:
-        raise OpsError(f"{plan.started[0].file} was started and has not ended", f"first: invoke migrate {goal.flags} --resume")
+        first = " ".join(filter(None, ["invoke migrate", goal.flags, *folder_flag(options.folder), "--resume"]))
+        raise OpsError(f"{plan.started[0].file} was started and has not ended", f"first: {first}")
     wanted = list(plan.pending)
     document: dict[str, Any] = {
         "target": str(goal.dsn),

@@ -28,7 +28,11 @@ class Options:
 
     def again(self, target: Target) -> str:
         """The command that was given."""
-        return " ".join(filter(None, ["invoke migrations.repair", quoted(self.version), target.flags, *folder_flag(self.folder)]))
+        return self.command(f"migrations.repair {quoted(self.version)}", target)
+
+    def command(self, name: str, target: Target) -> str:
+        """A command for the same database and the same folder."""
+        return " ".join(filter(None, [f"invoke {name}", target.flags, *folder_flag(self.folder)]))
 
 
 def run(goal: Target, options: Options, console: Console) -> None:
@@ -40,8 +44,8 @@ def run(goal: Target, options: Options, console: Console) -> None:
             f"--target {options.target}: the database is {name} (it came from {goal.origin})", f"{again} --target {quoted(name)}"
         )
     console.say(f"target: {goal.dsn}")
-    entry = goal.ask(lambda session: _entry(session, options, again), wait=options.wait)
-    what, statement = _repair(entry, goal)
+    entry = goal.ask(lambda session: _entry(session, goal, options, again), wait=options.wait)
+    what, statement = _repair(entry, goal, options)
     console.say(what)
     document = {
         "target": str(goal.dsn),
@@ -60,22 +64,24 @@ def run(goal: Target, options: Options, console: Console) -> None:
     console.confirm_by_name(question, name, yes=options.target == name, again=again, flag=f"--target {quoted(name)}")
     with explain.refusals(goal, again):
         goal.ask(lambda session: _write(session, entry, statement, goal, options, again, console))
-    console.say(f"{entry.file}: done; shown by: {f'invoke status {goal.flags}'.rstrip()}")
+    console.say(f"{entry.file}: done; shown by: {options.command('status', goal)}")
     console.document({**document, "written": True})
 
 
-def _entry(session: Session, options: Options, again: str) -> Entry:
+def _entry(session: Session, goal: Target, options: Options, again: str) -> Entry:
     """What the ledger and the folder say of the version."""
     folder, _ = safety.read_folder(options.folder)
     facts, rows = ledger.observe(session.read)
     if not facts.ledger:
-        raise OpsError(f"{facts.database} has no ledger", "invoke migrate makes it")
+        raise OpsError(f"{facts.database} has no ledger", f"{options.command('migrate', goal)} makes it")
     if folder.problems:
         raise safety.refusal(folder.problems, options.folder, again)
     plan = make_plan(folder, rows)
     found = [entry for entry in plan.entries if options.version in (entry.version, entry.file) or _same(entry, options.version)]
     if not found:
-        raise UsageError(f"{options.version}: neither a file nor a row has this version", "invoke status lists them")
+        raise UsageError(
+            f"{options.version}: neither a file nor a row has this version", f"{options.command('status', goal)} lists them"
+        )
     return found[0]
 
 
@@ -83,7 +89,7 @@ def _same(entry: Entry, version: str) -> bool:
     return entry.version.isdigit() and version.isascii() and version.isdigit() and int(entry.version) == int(version)
 
 
-def _repair(entry: Entry, goal: Target) -> tuple[str, str]:
+def _repair(entry: Entry, goal: Target, options: Options) -> tuple[str, str]:
     """What will be done, for a reader and for the server. Raises OpsError, when there is nothing that a row could mend."""
     row = entry.row
     then = f"at {row.applied_at} by {row.applied_by}" if row else ""
@@ -102,8 +108,8 @@ def _repair(entry: Entry, goal: Target) -> tuple[str, str]:
         return what, ledger.forgotten(row)
     way = {
         State.MISSING: "put the file back (git log finds it)",
-        State.APPLIED: f"invoke status {goal.flags}".rstrip(),
-    }.get(entry.state, f"invoke migrate {goal.flags}".rstrip())
+        State.APPLIED: options.command("status", goal),
+    }.get(entry.state, options.command("migrate", goal))
     raise OpsError(f"{entry.file} is {entry.state.value}: only what is changed or started can be repaired", way)
 
 
@@ -111,6 +117,6 @@ def _write(session: Session, entry: Entry, statement: str, goal: Target, options
     """Under the lock, and only if the row still is what was shown."""
     goal.refuse_pooler(session, again)
     lock.acquire(session, wait=options.lock_wait, again=again, note=console.note)
-    if _entry(session, options, again).row != entry.row:
+    if _entry(session, goal, options, again).row != entry.row:
         raise OpsError(f"another runner has changed the row of {entry.file} meanwhile; nothing was written", again)
     session.query(statement)

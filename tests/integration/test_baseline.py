@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.shell import quoted
 from tests.database import Database, invoke
 from tests.proofs import migrate
 
@@ -71,6 +72,16 @@ def test_a_difference_is_said_and_refused_unless_told(database: Database, grown:
     accepted = baseline(database, grown, "--to", "2", "--yes", "--accept-drift")
     assert accepted.returncode == 0, accepted.stderr
     assert database.ledger() == {"0001": "applied", "0002": "applied"}
+
+
+@pytest.mark.once
+def test_what_was_started_is_ended_first_by_the_files_of_the_same_folder(database: Database, folder: Path) -> None:
+    (folder / "0001_a.sql").write_text("-- migrate: no-transaction\nCREATE TABLE a (id int);\nSELECT nope;\n")
+    assert migrate(database, folder, "embedded").returncode == 1
+    result = baseline(database, folder, "--to", "1", "--plan")
+    assert result.returncode == 1
+    way = f"invoke migrate --dsn - --psql embedded --migrations-dir {quoted(folder)} --resume"
+    assert result.stderr == f"error: 0001_a.sql was started and has not ended\nnext:  first: {way}\n"
 
 
 def test_rows_that_are_there_stay(database: Database, folder: Path) -> None:

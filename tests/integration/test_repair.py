@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.shell import quoted
 from tests.database import Database, invoke
 from tests.proofs import migrate
 
@@ -15,6 +16,11 @@ from tests.proofs import migrate
 def repair(database: Database, folder: Path, version: str, *flags: str) -> subprocess.CompletedProcess[str]:
     words = ("migrations.repair", version, "--dsn", "-", "--psql", "embedded", "--migrations-dir", str(folder), *flags)
     return invoke(*words, stdin=database.uri)
+
+
+def there(command: str, folder: Path) -> str:
+    """A command for the same database and folder as `repair` has."""
+    return f"invoke {command} --dsn - --psql embedded --migrations-dir {quoted(folder)}"
 
 
 def named(database: Database) -> str:
@@ -74,17 +80,19 @@ def test_what_has_nothing_to_repair(database: Database, changed: Path) -> None:
         result = repair(database, changed, version, "--plan")
         assert result.returncode == 2
         assert "neither a file nor a row has this version" in result.stderr
+        assert f"next:  {there('status', changed)} lists them" in result.stderr
     (changed / "0001_a.sql").write_text("SELECT 1;\n")
     (changed / "0002_b.sql").unlink()
     (changed / "0003_c.sql").write_text("SELECT 1;\n")
-    for version, message in [
-        ("1", "0001_a.sql is applied: only what is changed or started can be repaired"),
-        ("2", "0002_b.sql is missing: only what is changed"),
-        ("3", "0003_c.sql is pending: only what is changed"),
+    for version, message, way in [
+        ("1", "0001_a.sql is applied: only what is changed or started can be repaired", there("status", changed)),
+        ("2", "0002_b.sql is missing: only what is changed", "put the file back"),
+        ("3", "0003_c.sql is pending: only what is changed", there("migrate", changed)),
     ]:
         result = repair(database, changed, version, "--target", named(database))
         assert result.returncode == 1
         assert message in result.stderr
+        assert f"next:  {way}" in result.stderr
 
 
 @pytest.mark.once
@@ -93,3 +101,4 @@ def test_without_a_ledger(database: Database, folder: Path) -> None:
     result = repair(database, folder, "1", "--target", named(database))
     assert result.returncode == 1
     assert "has no ledger" in result.stderr
+    assert f"next:  {there('migrate', folder)} makes it" in result.stderr
