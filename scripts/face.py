@@ -150,10 +150,14 @@ class Face(Program):
         return UsageError(said, words.LIST)
 
     def _overlooked(self) -> Iterator[UsageError]:
-        """What Invoke takes, and can't be meant: flags of its own for ours, and a misspelt flag as the value of another."""
+        """What Invoke takes, and can't be meant: flags of its own for ours, a misspelt flag as the value of another, words behind
+        a `--`.
+        """
         line, grammar = self._line, self._grammar
         if problem := words.misspelt(line, grammar):
             yield problem
+        if self.core.remainder and not self.args.complete.value:
+            yield words.behind_dashes((self.tasks[-1].name if self.tasks else None) or "")
         for context in self.tasks:
             task = context.name or ""
             for argument in context.args.values():

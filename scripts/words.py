@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from scripts.errors import UsageError
 
 LIST = "invoke --list"
+_SCRIPT = "invoke psql < FILE: a script goes to psql by stdin"
 # An address, with or without its scheme (me:word@host/db), or a part of a conninfo (password=word).
 _SECRET = re.compile(r"://|:[^/]*@|(pass\w*|pwd|secret|token)[=:]", re.IGNORECASE)
 
@@ -167,9 +168,15 @@ def of_invoke(flag: str, typed: str, task: str, grammar: Grammar) -> UsageError:
     meant = {
         "--dry": f"invoke {task} --plan" if "--plan" in grammar.tasks.get(task, {}) else "",
         "--version": "invoke --version",
-        "--collection": "invoke psql < FILE: a script goes to psql by stdin" if task == "psql" else "",
+        "--collection": _SCRIPT if task == "psql" else "",
     }
     return UsageError(f"{typed} is a flag of Invoke's own, and does nothing for {task}", meant.get(flag) or _help(task))
+
+
+def behind_dashes(task: str) -> UsageError:
+    """Words behind a `--`, which Invoke leaves to the task, where nothing reads them. They may be meant for psql."""
+    hint = _SCRIPT if task == "psql" else f"leave the -- away; {_help(task or None)}"
+    return UsageError(f"{task or 'no task'} takes {'nothing' if task else 'what stands'} behind --", hint)
 
 
 def missing_words(task: str, names: Sequence[tuple[str, str]], example: str) -> UsageError:

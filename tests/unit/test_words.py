@@ -157,3 +157,16 @@ def test_what_is_meant_by_a_flag_of_invoke(flag: str, task: str, hint: str) -> N
     problem = words.of_invoke(flag, "-x", task, GRAMMAR)
     assert problem.message.startswith("-x is a flag of Invoke's own, ")
     assert problem.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("task", "message", "hint"),
+    [
+        ("migrate", "migrate takes nothing behind --", "leave the -- away; invoke --help migrate"),
+        ("psql", "psql takes nothing behind --", "invoke psql < FILE: a script goes to psql by stdin"),
+        ("", "no task takes what stands behind --", "leave the -- away; invoke --list"),
+    ],
+)
+def test_what_stands_behind_dashes_is_refused_and_not_shown(task: str, message: str, hint: str) -> None:
+    problem = words.behind_dashes(task)
+    assert (problem.message, problem.hint) == (message, hint)
