@@ -41,6 +41,7 @@ class Checklist:
     def __init__(self, found: Sources, path: Path, seconds: float, console: Console, flags: Sequence[str] = ()) -> None:
         self._found = found
         self._flags = flags  # that name the settings again, for the next command in a message
+        self._same_settings = " ".join(flags)
         self._path = path
         self._seconds = seconds
         self._console = console
@@ -137,7 +138,7 @@ class Checklist:
             Check(name="pooler", look=lambda: database.locks(seen()), after=("login",)),
             Check(name="clock", look=lambda: database.clock(seen()), after=("login",)),
             Check(name="migrations", look=lambda: database.migrations(seen(), MIGRATIONS, goal().flags), after=("login",)),
-            Check(name="connections", look=lambda: database.connections(seen()), after=("login",)),
+            Check(name="connections", look=lambda: database.connections(seen(), goal().flags), after=("login",)),
             Check(name="pg_dump", look=self._pg_dump, after=("login",)),
             Check(name="app dsn", look=self._application),
             Check(name="app login", look=self._app_login, after=("psql", "host", "app dsn")),
@@ -169,7 +170,7 @@ class Checklist:
         try:
             return checkup.ok(f"no DSN is set: the server of `invoke up`, {self._goal().dsn}")
         except OpsError as error:
-            return checkup.unset(error.message, f"invoke quickstart; for another server, {ADMIN_DSN} in .env")
+            return checkup.unset(error.message, f"invoke quickstart; for another server, {ADMIN_DSN} in {self._found.file_name}")
 
     def _observe(self) -> Seen:
         if not self._host().is_fine:
@@ -212,7 +213,7 @@ class Checklist:
         """The flags that mean this database in the next command."""
         with contextlib.suppress(OpsError):  # the database's own check tells it
             return self._goal().flags
-        return " ".join(self._flags)
+        return self._same_settings
 
     def _app_login(self) -> Verdict:
         value, is_another = self._app()
@@ -228,7 +229,7 @@ class Checklist:
         reader = Reader({}, self._found)
         named = reader.text("subscription_id"), reader.text("server_name")
         subscription, needed = named[0], all(named)
-        ask, wanted, standing = self._ask, self._wanted, self._server
+        ask, wanted, standing, flags = self._ask, self._wanted, self._server, self._same_settings
 
         def itself() -> Verdict:
             return azure.missing(needed=needed) if self._client is None else azure.version(ask, needed=needed)
@@ -239,7 +240,7 @@ class Checklist:
                     variable(flag) for flag, value in zip(("subscription_id", "server_name"), named, strict=True) if not value
                 ]
                 what = _NO_AZURE if len(lacking) == 2 else f"{lacking[0]} isn't set"
-                return checkup.unset(what, f"{' and '.join(lacking)} in .env; .env.example has them")
+                return checkup.unset(what, f"{' and '.join(lacking)} in {self._found.file_name}; .env.example has them")
             goal = wanted()
             return checkup.ok(f"{goal.server} in the group {goal.group}, {goal.new_sku}")
 
@@ -268,9 +269,9 @@ class Checklist:
             Check(name="az", look=itself, by_hand="az version"),
             Check(name="az login", look=login, after=("az",), by_hand="az account get-access-token"),
             check("provider", lambda: azure.provider(registered, wanted().subscription), "az provider list"),
-            check("server name", lambda: azure.server_name(ask, wanted(), standing, registered), _LIST),
+            check("server name", lambda: azure.server_name(ask, wanted(), standing, registered, flags), _LIST),
             check("region", lambda: azure.region(ask, wanted(), standing, registered), f"{_LIST}-skus --location NAME"),
-            check("rights", lambda: azure.rights(ask, wanted(), standing), "az role assignment list"),
+            check("rights", lambda: azure.rights(ask, wanted(), standing, flags), "az role assignment list"),
         ]
 
     def _wanted(self) -> Wanted:
@@ -287,7 +288,7 @@ class Checklist:
     def _github(self) -> list[Check]:
         return [
             Check(name="gh", look=self._gh_login, by_hand="gh auth status"),
-            Check(name="environment", look=lambda: workflow.environment(self._environment()), after=("gh",)),
+            Check(name="environment", look=lambda: workflow.environment(self._environment(), self._same_settings), after=("gh",)),
             Check(name="subject", look=self._subject, after=("az login", "environment")),
         ]
 
@@ -296,13 +297,13 @@ class Checklist:
         hosts = {"github.com", env.get("GH_HOST", "github.com")}
         remotes = git_words.remotes(ROOT, env)
         leads = bool(env.get("GH_REPO")) or any(host in remote for host in hosts for remote in remotes)
-        return workflow.login(self._gh, self._repository, leads_to_github=leads)
+        return workflow.login(self._gh, self._repository, leads_to_github=leads, flags=self._same_settings)
 
     def _subject(self) -> Verdict:
         if self._client is None:
             return checkup.skipped("see az")
         given = {name: value.text for name in workflow.PLACE if (value := self._found.get(name))}
-        return workflow.subject(self._repository()[1], workflow.place(given, self._environment()), self._ask)
+        return workflow.subject(self._repository()[1], workflow.place(given, self._environment()), self._ask, self._same_settings)
 
 
 def limited(start: Callable[..., Any], seconds: float, **more: Any) -> Callable[..., Any]:

@@ -100,6 +100,11 @@ def skipped(why: str) -> Verdict:
     return Verdict(State.SKIPPED, why)
 
 
+def command(words: str, flags: str) -> str:
+    """A command that mends something, with the flags that name the same settings again."""
+    return f"invoke {words} {flags}".rstrip()
+
+
 def failed(error: OpsError) -> Verdict:
     """What a command would stop with."""
     return problem(" ".join(error.message.split()), " ".join(error.hint.split()))

@@ -134,7 +134,10 @@ def _unreachable(target: Target, name: str, port: str, error: OSError | UnicodeE
             f"mend it in {target.origin}; a private name is known in its own network alone",
         )
     if isinstance(error, TimeoutError):
-        azure = "invoke provision --allow-current-ip, or for one run: invoke migrate --open-firewall"
+        allow, let_in = (
+            checkup.command(words, target.flags) for words in ("provision --allow-current-ip", "migrate --open-firewall")
+        )
+        azure = f"{allow}, or for one run: {let_in}"
         way = azure if DOMAIN in name else "see that a firewall lets this machine through, and that the address is right"
         return checkup.problem(f"{name}:{port} doesn't answer: a firewall, mostly", way)
     if isinstance(error, ConnectionRefusedError):
@@ -241,11 +244,11 @@ def migrations(seen: Seen, folder: Path, flags: str) -> Verdict:
     return checkup.ok(f"{plan.count(State.APPLIED)} migrations applied, none pending")
 
 
-def connections(seen: Seen) -> Verdict:
-    """How many are left, and whether the login roles were promised more than there are."""
+def connections(seen: Seen, flags: str) -> Verdict:
+    """How many are left, and whether the login roles were promised more than there are. `flags` lead to the database again."""
     said = f"{seen.used} of {seen.connections} connections in use"
     if seen.used >= _NEARLY * seen.connections:
         return checkup.warning(said, "end what isn't needed (SELECT * FROM pg_stat_activity), or give the server a larger SKU")
     if promised := logins.promised(seen.limits, seen.connections):
-        return checkup.warning(promised, "invoke roles --connection-limit NUMBER, or a larger SKU")
+        return checkup.warning(promised, f"{checkup.command('roles --connection-limit NUMBER', flags)}, or a larger SKU")
     return checkup.ok(said)

@@ -76,15 +76,18 @@ def provider(registered: Callable[[], bool], subscription: str) -> Verdict:
     return checkup.warning(f"the subscription isn't registered for {failures.PROVIDER}; invoke provision does it", way)
 
 
-def server_name(ask: Ask, wanted: Wanted, server: Callable[[], Server | None], registered: Callable[[], bool]) -> Verdict:
-    """Whether the server is ours and runs, or else its name is free."""
+def server_name(
+    ask: Ask, wanted: Wanted, server: Callable[[], Server | None], registered: Callable[[], bool], flags: str = ""
+) -> Verdict:
+    """Whether the server is ours and runs, or else its name is free. `flags` name the settings again."""
     found = server()
     if found is None:
         if not registered():
             return checkup.skipped("see provider")
         if ask(az.name_is_free(wanted)):
             return checkup.unset(
-                f"no server {wanted.server} in the group {wanted.group} yet; the name is free", "invoke provision --plan"
+                f"no server {wanted.server} in the group {wanted.group} yet; the name is free",
+                checkup.command("provision --plan", flags),
             )
         taken = f"the name {wanted.server} is taken, by a server that isn't in the group {wanted.group} of this subscription"
         return checkup.problem(taken, "choose another POSTGRES_SERVER_NAME, or name the AZURE_RESOURCE_GROUP that it is in")
@@ -129,11 +132,12 @@ def _obstacle(ask: Ask, wanted: Wanted, location: str) -> str | None:
     return "there is no such region" if offer is None else offer.obstacle(wanted)
 
 
-def rights(ask: Ask, wanted: Wanted, server: Callable[[], Server | None]) -> Verdict:
+def rights(ask: Ask, wanted: Wanted, server: Callable[[], Server | None], flags: str = "") -> Verdict:
     """Whether the login may make and change servers in the group. In one that isn't there, nothing can be asked."""
     found: Sequence[Permission] | None = ask(az.permissions(wanted))
     if found is None:
-        return checkup.unset(f"no group {wanted.group} yet: whether the login may make it isn't known", "invoke provision --plan")
+        said = f"no group {wanted.group} yet: whether the login may make it isn't known"
+        return checkup.unset(said, checkup.command("provision --plan", flags))
     lacking = [action for action in _NEEDED if not any(gives(permission, action) for permission in found)]
     if not lacking:
         return checkup.ok(f"the login may make and change servers in {wanted.group}")

@@ -518,7 +518,7 @@ def test_clocks(ahead: float, state: State, says: str) -> None:
     ],
 )
 def test_connections(changes: dict[str, Any], state: State, says: str) -> None:
-    verdict = database.connections(seen(**changes))
+    verdict = database.connections(seen(**changes), "")
     assert verdict.state is state
     assert says in verdict.says
 
@@ -667,6 +667,32 @@ def test_the_questions_in_az_s_words() -> None:
         Permission(("*",), ("*/write",)),
         Permission(()),
     )
+
+
+def test_the_next_command_is_for_the_same_settings(tmp_path: Path) -> None:
+    """Without its --env-file it would go by `.env`, and set up something else."""
+    flags = "--env-file other.env"
+
+    def nowhere() -> tuple[str, str]:
+        raise OpsError("GitHub can't be asked: no git remotes found")
+
+    def silent(*_: Any, **__: Any) -> Any:
+        raise TimeoutError
+
+    azure_dsn = "postgresql://me:word@s.postgres.database.azure.com:5432/d?sslmode=require"
+    verdicts = [
+        database.connections(seen(limits={"a": 20, "b": 20}), flags),
+        database.host(replace(goal(azure_dsn), flags=flags), 1, silent),
+        subscription.server_name(lambda _: True, azure.wanted(), lambda: None, lambda: True, flags),
+        subscription.rights(lambda _: None, azure.wanted(), lambda: None, flags),
+        workflow.login(Gh(in_path(tmp_path, "gh")), nowhere, leads_to_github=True, flags=flags),
+        workflow.environment(None, flags),
+        workflow.environment(Environment(has_policies=True), flags),
+        workflow.subject("repo:o/r", PLACE, lambda _: None, flags),
+        workflow.subject("repo:o/r", PLACE, lambda _: (), flags),
+    ]
+    for verdict in verdicts:
+        assert verdict.mend.count("invoke ") == verdict.mend.count(flags) > 0, verdict.mend
 
 
 # GitHub.
