@@ -241,6 +241,7 @@ class Checklist:
                 ]
                 what = _NO_AZURE if len(lacking) == 2 else f"{lacking[0]} isn't set"
                 return checkup.unset(what, f"{' and '.join(lacking)} in {self._found.file_name}; .env.example has them")
+            request.with_settings({}, self._found)  # `invoke provision` stops at these as well
             goal = wanted()
             return checkup.ok(f"{goal.server} in the group {goal.group}, {goal.new_sku}")
 

@@ -355,6 +355,11 @@ def a_subscription_by_its_name(setup: Setup) -> None:
     setup.settings["AZURE_SUBSCRIPTION_ID"] = "Development"
 
 
+@breaks("azure", "POSTGRES_DOCKER (.env) 'perhaps': on or off is meant", "invoke --help provision")
+def neither_on_nor_off(setup: Setup) -> None:
+    setup.settings["POSTGRES_DOCKER"] = "perhaps"
+
+
 @breaks("az", "azure-cli 2.60.0", "az upgrade")
 def an_old_az(setup: Setup) -> None:
     setup.az["version"] = Reply({"azure-cli": "2.60.0"})
