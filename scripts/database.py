@@ -81,7 +81,15 @@ def application(value: Value, names: Sequence[str] | None, administrator: Value 
     if administrator is not None:
         with contextlib.suppress(OpsError):  # which is told of the administrator's
             other = dsns.parse(administrator.text, administrator.origin)
-            here, there = ({(host, address.database) for host in address.hosts} for address in (dsn, other))
+            # A pooler in front of the server has a port of its own.
+            pooled = any(POOLER_PORT in address.ports for address in (dsn, other))
+            here, there = (
+                {
+                    (name, None if pooled else port, address.database)
+                    for name, port in zip(address.hosts, address.ports, strict=False)
+                }
+                for address in (dsn, other)
+            )
             if here != there:
                 said = f"{value.origin} and {administrator.origin} lead to different databases: {dsn} and {other}"
                 return checkup.warning(said, f"if that isn't meant, mend one of them; or, for a new password: {making}")

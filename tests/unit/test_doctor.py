@@ -569,6 +569,10 @@ def test_the_application_and_the_administrator_in_two_databases(tmp_path: Path) 
     assert verdict.state is State.WARNING
     assert "different databases" in verdict.says
     assert verdict.mend.endswith("for a new password: invoke roles --secrets-file .env")
+    another = Value("postgresql://app:word@db.contoso.com:5433/d?sslmode=require", "POSTGRES_DSN (.env)")
+    assert database.application(another, ["app"], dsn_value("sslmode=require"), tmp_path, "").state is State.WARNING
+    usual = Value("postgresql://app:word@db.contoso.com/d?sslmode=require", "POSTGRES_DSN (.env)")
+    assert database.application(usual, ["app"], dsn_value("sslmode=require"), tmp_path, "").state is State.OK
     same = Value("postgresql://app:word@db.contoso.com:6432/d?sslmode=require", "POSTGRES_DSN (.env)")
     assert database.application(same, ["app"], dsn_value("sslmode=require"), tmp_path, "").state is State.OK
 
