@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scripts import catalogs, checkup, ledger, logins, pooler, safety, settings, shell
+from scripts import catalogs, checkup, dotfile, ledger, logins, pooler, safety, settings, shell
 from scripts import dsn as dsns
 from scripts import target as targets
 from scripts.checkup import Verdict
@@ -65,7 +65,7 @@ def text(value: Value, home: Path) -> Verdict:
         if DOMAIN in dsn.hosts[0]:
             return checkup.problem(f"{value.origin} leads to port {POOLER_PORT}, the pooler of Azure, where no lock holds", way)
         return checkup.warning(f"{value.origin} leads to port {POOLER_PORT}, which is mostly a pooler's", f"{way}, if it is")
-    return checkup.ok(f"{dsn} ({value.origin}); {_how(dsn)}")
+    return checkup.ok(f"{dsn} ({value.origin}); {_how(dsn, home)}")
 
 
 def application(value: Value, names: Sequence[str] | None, administrator: Value | None, home: Path, making: str) -> Verdict:
@@ -93,15 +93,18 @@ def application(value: Value, names: Sequence[str] | None, administrator: Value 
             if here != there:
                 said = f"{value.origin} and {administrator.origin} lead to different databases: {dsn} and {other}"
                 return checkup.warning(said, f"if that isn't meant, mend one of them; or, for a new password: {making}")
-    return checkup.ok(f"{dsn} ({value.origin}); {_how(dsn)}")
+    return checkup.ok(f"{dsn} ({value.origin}); {_how(dsn, home)}")
 
 
 def roots(dsn: Dsn, origin: str, home: Path) -> Verdict | None:
     """What is wrong with the roots by which the server's certificate is to be verified; None where nothing is."""
-    if dsn.params.get("sslmode") not in _VERIFYING or dsn.params.get("sslrootcert") == "system":
+    mode = _mode(dsn)
+    if dsn.params.get("sslrootcert") == "system" and mode != "verify-full":
+        said = f"{origin} has sslrootcert=system, for which libpq takes no sslmode={mode}"
+        return checkup.problem(said, f"put sslmode=verify-full into {origin}")
+    if mode not in _VERIFYING or dsn.params.get("sslrootcert") == "system":
         return None
-    named = dsn.params.get("sslrootcert")
-    path = Path(named) if named else home / _DEFAULT_ROOTS
+    path = _roots_of(dsn, home)
     way = f"have sslrootcert in {origin} name a file of roots, or be system (psql 16 and newer)"
     try:
         if "-----BEGIN CERTIFICATE-----" in path.read_text(encoding="utf-8", errors="replace"):
@@ -111,11 +114,23 @@ def roots(dsn: Dsn, origin: str, home: Path) -> Verdict | None:
     return checkup.problem(f"the roots of {origin} hold no certificate: {path}", way)
 
 
-def _how(dsn: Dsn) -> str:
-    mode = dsn.params.get("sslmode", "prefer")
+def _mode(dsn: Dsn) -> str:
+    """The sslmode as libpq has it where none is given."""
+    return dsn.params.get("sslmode") or ("verify-full" if dsn.params.get("sslrootcert") == "system" else "prefer")
+
+
+def _roots_of(dsn: Dsn, home: Path) -> Path:
+    named = dsn.params.get("sslrootcert")
+    return Path(named) if named else home / _DEFAULT_ROOTS
+
+
+def _how(dsn: Dsn, home: Path) -> str:
     if dsn.is_socket:
         return "by a unix socket"
-    return f"sslmode={mode}, the server's certificate is {'verified' if mode in _VERIFYING else 'not verified'}"
+    mode = _mode(dsn)
+    # With a file of roots, require means verify-ca: https://www.postgresql.org/docs/current/libpq-ssl.html
+    is_verified = mode in _VERIFYING or (mode == "require" and dotfile.is_there(_roots_of(dsn, home)))
+    return f"sslmode={mode}, the server's certificate is {'verified' if is_verified else 'not verified'}"
 
 
 def host(target: Target, seconds: float, connect: Callable[..., Any] = socket.create_connection) -> Verdict:

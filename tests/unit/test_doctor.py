@@ -563,6 +563,21 @@ def test_roots_hold_a_certificate(tmp_path: Path) -> None:
     assert database.text(value, tmp_path).state is State.OK
 
 
+def test_with_a_file_of_roots_require_verifies_as_well(tmp_path: Path) -> None:
+    assert "is not verified" in database.text(dsn_value(f"sslmode=require&sslrootcert={tmp_path / 'none.pem'}"), tmp_path).says
+    for name, more in (("roots.pem", f"&sslrootcert={tmp_path / 'roots.pem'}"), (".postgresql/root.crt", "")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("-----BEGIN CERTIFICATE-----\n")
+        assert "is verified" in database.text(dsn_value(f"sslmode=require{more}"), tmp_path).says
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-ca"])
+def test_the_system_s_roots_go_with_verify_full_alone(tmp_path: Path, mode: str) -> None:
+    verdict = database.text(dsn_value(f"sslmode={mode}&sslrootcert=system"), tmp_path)
+    assert (verdict.state, verdict.mend) == (State.PROBLEM, "put sslmode=verify-full into POSTGRES_ADMIN_DSN (.env)")
+    assert "sslmode=verify-full" in database.text(dsn_value("sslrootcert=system", "localhost:5432"), tmp_path).says
+
+
 def test_the_application_and_the_administrator_in_two_databases(tmp_path: Path) -> None:
     app = Value("postgresql://app:word@a.contoso.com:5432/d?sslmode=require", "POSTGRES_DSN (.env)")
     verdict = database.application(app, ["app"], dsn_value("sslmode=require"), tmp_path, "invoke roles --secrets-file .env")
