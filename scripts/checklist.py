@@ -126,6 +126,7 @@ class Checklist:
 
     def _database(self) -> list[Check]:
         seen, goal = self._seen, self._goal
+        local = [] if any(self._dsns()) else ["--local"]  # by the settings alone: here, no time is limited yet
         return [
             Check(name="database", look=self._named),
             Check(name="host", look=self._host, after=("database",)),
@@ -133,7 +134,7 @@ class Checklist:
                 name="login",
                 look=lambda: database.login(seen()),
                 after=("database", "psql", "host"),
-                by_hand=f"invoke psql {self._again()}".rstrip(),
+                by_hand=" ".join(["invoke psql", *local, *self._flags]),
             ),
             Check(name="pooler", look=lambda: database.locks(seen()), after=("login",)),
             Check(name="clock", look=lambda: database.clock(seen()), after=("login",)),

@@ -488,6 +488,19 @@ def test_what_hangs_holds_nothing_up(setup: Setup) -> None:
     assert checks["login"]["state"] == "ok"
 
 
+def test_an_engine_that_hangs_holds_nothing_up_either(setup: Setup) -> None:
+    del setup.settings["POSTGRES_ADMIN_DSN"], setup.settings["POSTGRES_DSN"]
+    setup.write()
+    (setup.project / ".local").mkdir()
+    up_last = {"kind": "docker", "version": 16, "image": "postgres:16"}
+    (setup.project / ".local" / "server.json").write_text(json.dumps(up_last))
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and answers none
+        setup.env["DOCKER_HOST"] = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        checks = setup.look("--check-deadline", "2")
+    assert checks["database"]["says"] == "took longer than 2 s"  # and not what it found in a minute
+    assert checks["disk"]["state"] == "ok"
+
+
 def test_an_interrupt_leaves_nothing_behind(setup: Setup) -> None:
     setup.az = dict.fromkeys(setup.az, Reply(seconds=2897))
     setup.write()
