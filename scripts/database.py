@@ -16,7 +16,7 @@ from scripts import dsn as dsns
 from scripts import target as targets
 from scripts.checkup import Verdict
 from scripts.dsn import Dsn
-from scripts.errors import OpsError, some
+from scripts.errors import OpsError, counted, some
 from scripts.flexible import DOMAIN
 from scripts.ledger import Facts, Row
 from scripts.plan import State, make_plan
@@ -102,9 +102,12 @@ def roots(dsn: Dsn, origin: str, home: Path) -> Verdict | None:
     if dsn.params.get("sslrootcert") == "system" and mode != "verify-full":
         said = f"{origin} has sslrootcert=system, for which libpq takes no sslmode={mode}"
         return checkup.problem(said, f"put sslmode=verify-full into {origin}")
+    path = _roots_of(dsn, home)
+    if mode == "require" and "sslrootcert" in dsn.params and not dotfile.is_there(path):
+        said = f"{path} isn't there, so libpq doesn't verify the server's certificate ({origin})"
+        return checkup.warning(said, f"put sslmode=verify-full into {origin}, and have sslrootcert name the file of roots")
     if mode not in _VERIFYING or dsn.params.get("sslrootcert") == "system":
         return None
-    path = _roots_of(dsn, home)
     way = f"have sslrootcert in {origin} name a file of roots, or be system (psql 16 and newer)"
     try:
         if "-----BEGIN CERTIFICATE-----" in path.read_text(encoding="utf-8", errors="replace"):
@@ -260,11 +263,11 @@ def migrations(seen: Seen, folder: Path, flags: str) -> Verdict:
         ]
         return checkup.problem(some(first, 1), command("status"))
     if not seen.facts.ledger:
-        return checkup.unset(f"no ledger yet, and {len(plan.pending)} migrations", command("migrate --plan"))
+        return checkup.unset(f"no ledger yet, and {counted(len(plan.pending), 'migration')}", command("migrate --plan"))
     if plan.pending:
         named = ", ".join(migration.file for migration in plan.pending[:3]) + (" ..." if len(plan.pending) > 3 else "")
         return checkup.warning(f"{len(plan.pending)} pending: {named}", command("migrate --plan"))
-    return checkup.ok(f"{plan.count(State.APPLIED)} migrations applied, none pending")
+    return checkup.ok(f"{counted(plan.count(State.APPLIED), 'migration')} applied, none pending")
 
 
 def connections(seen: Seen, flags: str) -> Verdict:

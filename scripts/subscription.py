@@ -108,14 +108,14 @@ def region(ask: Ask, wanted: Wanted, server: Callable[[], Server | None], regist
     if not registered():
         return checkup.skipped("see provider")
     if not wanted.locations:
-        return checkup.unset("no region is named", "AZURE_LOCATION=eastus2 in .env, say")
+        return checkup.unset("no region is named", "set AZURE_LOCATION, to eastus2, say")
     asked = f"{wanted.new_sku}, PostgreSQL {wanted.new_version}"
     refused: list[str] = []
     for name in wanted.locations:  # mostly, the first will do
         obstacle = _obstacle(ask, wanted, name)
         if obstacle is None:
             before = f"; {', '.join(refused)}" if refused else ""
-            way = f"AZURE_LOCATION={name} in .env, or leave it to POSTGRES_LOCATION_FALLBACK"
+            way = f"set AZURE_LOCATION={name}, or leave it to POSTGRES_LOCATION_FALLBACK"
             return checkup.warning(f"{name} offers {asked}{before}", way) if refused else checkup.ok(f"{name} offers {asked}")
         refused.append(f"{name}: {obstacle}")
     way = "another AZURE_LOCATION, POSTGRES_SKU_NAME or POSTGRES_VERSION (az postgres flexible-server list-skus --location NAME)"

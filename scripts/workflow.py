@@ -70,7 +70,7 @@ def subject(prefix: str, identity: Place | None, ask: Callable[[Question[Any]], 
     """Whether the identity takes the tokens that GitHub gives the workflow: Azure compares their subject to the letter."""
     if identity is None:
         return checkup.unset(
-            "where the workflow's identity stands isn't known", "AZURE_SUBSCRIPTION_ID and AZURE_RESOURCE_GROUP in .env"
+            "where the workflow's identity stands isn't known", "set AZURE_SUBSCRIPTION_ID and AZURE_RESOURCE_GROUP"
         )
     wanted = f"{prefix}:environment:{github.ENVIRONMENT}"
     credentials: tuple[Credential, ...] | None = ask(identities.credentials(identity))

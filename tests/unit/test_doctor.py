@@ -564,11 +564,19 @@ def test_roots_hold_a_certificate(tmp_path: Path) -> None:
 
 
 def test_with_a_file_of_roots_require_verifies_as_well(tmp_path: Path) -> None:
-    assert "is not verified" in database.text(dsn_value(f"sslmode=require&sslrootcert={tmp_path / 'none.pem'}"), tmp_path).says
+    assert "is not verified" in database.text(dsn_value("sslmode=require"), tmp_path).says
     for name, more in (("roots.pem", f"&sslrootcert={tmp_path / 'roots.pem'}"), (".postgresql/root.crt", "")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("-----BEGIN CERTIFICATE-----\n")
         assert "is verified" in database.text(dsn_value(f"sslmode=require{more}"), tmp_path).says
+
+
+def test_roots_that_are_not_there_are_a_warning_with_require(tmp_path: Path) -> None:
+    file = tmp_path / "none.pem"
+    verdict = database.text(dsn_value(f"sslmode=require&sslrootcert={file}"), tmp_path)
+    assert verdict.state is State.WARNING
+    assert f"{file} isn't there, so libpq doesn't verify the server's certificate" in verdict.says
+    assert "sslmode=verify-full" in verdict.mend
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca"])
