@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from scripts import redact
 from scripts.console import one_line
 from scripts.errors import OpsError
 from scripts.psql import Session
@@ -23,8 +24,7 @@ _BLOCKING = """SELECT pg_catalog.json_build_object('pid', b.pid, 'user', a.usena
     'since', date_trunc('second', coalesce(a.xact_start, a.query_start, a.backend_start)), 'query', left(a.query, 300))
   FROM (SELECT DISTINCT pid FROM unnest(pg_catalog.pg_blocking_pids({pid})) AS u (pid)) AS b
     LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid) ORDER BY b.pid"""
-# The one that is plain to see. Behind any other mention, whatever quotes it or stands before it, nothing is shown.
-_PASSWORD = re.compile(r"(\bpassword\s+)'(?:[^'\\]|'')*'(?!')", re.IGNORECASE)
+# Behind a mention that is no plain literal's, whatever quotes it or stands before it, nothing is shown.
 _MENTION = re.compile(r"(password|://)(?! '\*\*\*\*').*", re.IGNORECASE | re.DOTALL)
 
 
@@ -54,7 +54,7 @@ class Blocker:
 
 
 def _without_password(query: str) -> str:
-    return _MENTION.sub(r"\1 ****", _PASSWORD.sub("PASSWORD '****'", query))
+    return _MENTION.sub(r"\1 ****", redact.without_password_literals(query))
 
 
 class Watch:

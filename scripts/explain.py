@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scripts import lexer, psql
+from scripts import lexer, psql, redact, rules
 from scripts.blockers import Blocker
 from scripts.errors import OpsError
 from scripts.psql import NOT_ALLOWED, Message, PsqlError
+from scripts.redact import Redactor
 from scripts.safety import Checked
+from scripts.secret import Secret
 from scripts.target import Target
 
 NO_LOCK = ("55P03", "40P01")  # SQLSTATEs lock_not_available and deadlock_detected: another try may get it
@@ -153,7 +155,17 @@ def located(message: Message, failed: Checked) -> str:
         place = f"{message.file}:{line}"
     else:  # a line of the runner's own, which writes the ledger row or commits
         place = f"{failed.migration.file}: {'at its end' if failed.migration.transactional else 'before or after it'}"
-    return "\n  ".join([f"{place}: {message.severity}: {message.text}{state}{shown}", *message.details])
+    told = "\n  ".join([f"{place}: {message.severity}: {message.text}{state}{shown}", *message.details])
+    return _without_passwords(told, failed)
+
+
+def _without_passwords(told: str, failed: Checked) -> str:
+    """What is told of a file, without the passwords in it: this lands in the log of a CI run, which more people read."""
+    redactor = Redactor()
+    passwords = redact.password_literals(told).union(*map(rules.passwords, (failed.script, *failed.includes.values())))
+    for password in passwords:
+        redactor.add(Secret(password))
+    return redactor.text(redact.without_password_literals(told))
 
 
 def _line(message: Message, text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -12,6 +13,20 @@ from scripts.secret import Secret
 
 _SHORTEST = 4  # characters; less would be found in every sentence
 _MASK = "****"
+
+
+# The literal that is plain to see behind PASSWORD.
+_LITERAL = re.compile(r"\bpassword\s+'(?P<password>(?:[^'\\]|'')*)'(?!')", re.IGNORECASE)
+
+
+def password_literals(sql: str) -> set[str]:
+    """The literals behind the word PASSWORD in statements, or in what the server says of them."""
+    return {match["password"].replace("''", "'") for match in _LITERAL.finditer(sql)}
+
+
+def without_password_literals(sql: str) -> str:
+    """The same with a mask for each of them, however short it is."""
+    return _LITERAL.sub(f"PASSWORD '{_MASK}'", sql)
 
 
 class Redactor:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from scripts import lexer
+from scripts.lexer import Lexed
 from scripts.sql import Problem
 
 ERROR, WARNING = "error", "warning"
@@ -80,19 +81,34 @@ def header(file: str, text: str) -> Iterator[Finding]:
 
 def contents(file: str, text: str) -> list[Finding]:
     """What a file that psql reads gives away: rights to everybody, and passwords. Their values are never repeated."""
-    found = {(line, PASSWORD) for line in _passwords_anywhere(text)}
     lexed = lexer.lex(text)
+    statements = list(_statements_of(text, lexed))
+    found = {(line, PUBLIC) for statement in statements for line in _grants_to_public(statement)}
+    found |= {(line, PASSWORD) for line, _ in _all_passwords(text, lexed, statements)}
+    return [_FINDINGS[rule](file, line) for line, rule in sorted(found)]
+
+
+def passwords(text: str) -> set[str]:
+    """The passwords that stand in a file which psql reads, for whoever shows a piece of it."""
+    lexed = lexer.lex(text)
+    return {value for _, value in _all_passwords(text, lexed, list(_statements_of(text, lexed)))}
+
+
+def _statements_of(text: str, lexed: Lexed) -> Iterator[list[_Token]]:
     top = _tokens(lexer.as_sql(text, variables=False), 1)
+    return _all_statements(top, all_code=any(meta.name == "gexec" for meta in lexed.metas))
+
+
+def _all_passwords(text: str, lexed: Lexed, statements: Sequence[Sequence[_Token]]) -> Iterator[tuple[int, str]]:
+    """(line, password) of each."""
+    yield from _passwords_anywhere(text)
     asked: set[str] = set()  # variables that a PASSWORD is taken from
-    all_code = any(meta.name == "gexec" for meta in lexed.metas)
-    for statement in _all_statements(top, all_code=all_code):
-        found |= {(line, PUBLIC) for line in _grants_to_public(statement)}
-        found |= {(line, PASSWORD) for line in _passwords(statement, asked)}
+    for statement in statements:
+        yield from _passwords(statement, asked)
     for meta in lexed.metas:
         name, value = (*meta.args.split(maxsplit=1), "", "")[:2]
         if meta.name == "set" and name in asked and value.strip("'") and not value.startswith(":"):
-            found.add((meta.line, PASSWORD))
-    return [_FINDINGS[rule](file, line) for line, rule in sorted(found)]
+            yield meta.line, value.strip().strip("'").replace("''", "'")
 
 
 def _public(file: str, line: int) -> Finding:
@@ -207,7 +223,7 @@ def _grants_to_public(statement: Sequence[_Token]) -> Iterator[int]:
                 expected = False
 
 
-def _passwords(statement: Sequence[_Token], asked: set[str]) -> Iterator[int]:
+def _passwords(statement: Sequence[_Token], asked: set[str]) -> Iterator[tuple[int, str]]:
     for before, token in itertools.pairwise(statement):
         if before.word != "PASSWORD":
             continue
@@ -218,16 +234,16 @@ def _passwords(statement: Sequence[_Token], asked: set[str]) -> Iterator[int]:
         elif token.kind in _STRINGS:
             value = _content(token)
             if value and not re.fullmatch(r"%(\d+\$)?[sIL]", value):
-                yield token.line
+                yield token.line, value
 
 
-def _passwords_anywhere(text: str) -> Iterator[int]:
-    """Lines with a verifier or a DSN, wherever they stand: in a comment or in data they are as public."""
+def _passwords_anywhere(text: str) -> Iterator[tuple[int, str]]:
+    """Verifiers, and passwords of DSNs, wherever they stand: in a comment or in data they are as public."""
     for match in _VERIFIER.finditer(text):
-        yield _line(text, match.start())
+        yield _line(text, match.start()), match[0]
     for match in _URI.finditer(text):
         if not is_placeholder(match["password"]):
-            yield _line(text, match.start())
+            yield _line(text, match.start()), match["password"]
     looked_at, has_others = (-1, -1), False  # a line is looked at once, whatever number of matches it has
     for match in _CONNINFO.finditer(text):
         begin, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
@@ -236,7 +252,7 @@ def _passwords_anywhere(text: str) -> Iterator[int]:
             has_others = _CONNINFO_OTHERS.search(text, begin, end if end >= 0 else len(text)) is not None
         value = match["quoted"] or match["plain"] or ""
         if value and not is_placeholder(value) and has_others:
-            yield _line(text, match.start())
+            yield _line(text, match.start()), value
 
 
 def _line(text: str, offset: int) -> int:

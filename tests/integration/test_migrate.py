@@ -658,6 +658,30 @@ def test_all_of_an_error_is_shown(database: Database, folder: Path) -> None:
     ]
 
 
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CREATE ROLE x LOGIN PASSWORD 'TopSekrit1' IN ROLE no_such_role;",
+        "CREATE ROLE x LOGIN PASSWORD\n  'TopSekrit1' IN ROLE no_such_role;",
+        "DO $$BEGIN EXECUTE 'CREATE ROLE x PASSWORD ''TopSekrit1'' IN ROLE no_such_role'; END$$;",
+        "DO $$BEGIN EXECUTE format('CREATE ROLE x PASSWORD %L IN ROLE no_such_role', 'TopSekrit1'); END$$;",
+        "CREATE USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (user 'u', password 'TopSekrit1');",
+        "SELECT 'postgresql://u:TopSekrit1@h/d'::integer;",
+        "\\i parts/role.sql",
+    ],
+)
+def test_an_error_shows_no_password_of_the_file(database: Database, folder: Path, text: str) -> None:
+    (folder / "parts").mkdir()
+    (folder / "parts" / "role.sql").write_text("CREATE ROLE x PASSWORD 'TopSekrit1' IN ROLE no_such_role;\n")
+    (folder / "0001_a.sql").write_text(f"{text}\n")
+    for words in ([], ["--rehearse"], ["--json"]):
+        result = migrate(database, folder, "embedded", *words)
+        assert result.returncode == 1
+        assert "TopSekrit1" not in result.stdout + result.stderr
+        assert "ERROR: " in result.stderr
+
+
 # --- status ---
 
 

@@ -108,6 +108,7 @@ def test_what_grants_nothing_to_public_is_fine(text: str) -> None:
 def test_a_password_is_found_and_never_repeated(text: str, line: int) -> None:
     assert found(text) == [(line, "password")]
     assert "hunter2" not in repr(rules.contents("0001_a.sql", text))
+    assert rules.passwords(text) & {"hunter2", "hunter 2", VERIFIER}
 
 
 @pytest.mark.parametrize(
