@@ -347,6 +347,11 @@ def _role(name: str, facts: Mapping[str, Any]) -> Role:
     )
 
 
+def let_become(user: str, group: str, *, direct: bool) -> str:
+    """What lets a user become a group; `direct`: every member of it may."""
+    return f"GRANT {identifier(group)} TO {identifier(user)}{'' if direct else ' WITH INHERIT TRUE, SET TRUE'};"
+
+
 def identifier(name: str | None) -> str:
     """A name as SQL takes it, whatever is in it."""
     return '"' + (name or "").replace('"', '""') + '"'

@@ -132,7 +132,7 @@ class Checklist:
             Check(name="host", look=self._host, after=("database",)),
             Check(
                 name="login",
-                look=lambda: database.login(seen()),
+                look=lambda: database.login(seen(), goal()),
                 after=("database", "psql", "host"),
                 by_hand=" ".join(["invoke psql", *local, *self._flags]),
             ),

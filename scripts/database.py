@@ -214,12 +214,16 @@ def _ask(target: Target, seconds: float, work: Callable[[Session], Answer]) -> A
         raise
 
 
-def login(seen: Seen) -> Verdict:
-    """Who lets whom in."""
+def login(seen: Seen, target: Target) -> Verdict:
+    """Who lets whom in, and whether `invoke migrate` may run as that user."""
     facts = seen.facts
     said = f"{facts.user} at PostgreSQL {facts.version}, {'with' if seen.tls else 'without'} TLS"
     if seen.replica:
         return checkup.problem(f"{said}: a replica, which takes no migration", "put the primary's host into the DSN")
+    if facts.group and not facts.member:
+        grant = catalogs.let_become(facts.user, facts.group, direct=facts.direct)
+        way = target.without_rights(f"an administrator runs: {grant}", _AGAIN)
+        return checkup.warning(f"{said}; may not migrate, as it may not become {facts.group}, which owns the ledger", way)
     return checkup.ok(said)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scripts import access, grants, lock, logins, probe, secret
-from scripts.catalogs import OWNER, Rights, identifier
+from scripts.catalogs import OWNER, Rights, let_become
 from scripts.console import Console, one_line
 from scripts.dsn import Dsn
 from scripts.errors import ExitCode, Interrupted, OpsError, UsageError
@@ -174,8 +174,7 @@ class _Runner:
         """Sees to it that later tables can be tried, before anything is changed. Raises OpsError."""
         if seen.may_own:
             return
-        options = "" if seen.direct else " WITH INHERIT TRUE, SET TRUE"
-        grant = f"GRANT {OWNER} TO {identifier(seen.user)}{options};"
+        grant = let_become(seen.user, OWNER, direct=seen.direct)
         what = f"{seen.user} may not become {OWNER}, as the self-test has to"
         if self.options.plan_only:
             self.result.notes.append(f"{what}; an administrator can let it: {grant}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from scripts import blockers, explain, git, ledger, lock, preflight, safety
+from scripts import blockers, catalogs, explain, git, ledger, lock, preflight, safety
 from scripts.blockers import Blocker
 from scripts.console import Console
 from scripts.errors import Interrupted, OpsError, counted
@@ -195,11 +195,11 @@ class Runner:
 
     def _may_run(self, facts: Facts) -> None:
         if facts.group and not facts.member:
-            options = " WITH INHERIT TRUE, SET TRUE" if facts.number >= 160000 else ""
+            grant = catalogs.let_become(facts.user, facts.group, direct=facts.direct)
             raise OpsError(
                 f"{facts.user} is no member of {facts.group} who may become it, and it owns the ledger of {facts.database}; "
                 "nothing was applied",
-                self.target.without_rights(f"an administrator runs: GRANT {facts.group} TO {facts.user}{options};", self.again),
+                self.target.without_rights(f"an administrator runs: {grant} then: {self.again}", self.again),
             )
 
     def _work(self, session: Session) -> Outcome:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from scripts import clients, pooler, server, settings
+from scripts import clients, logins, pooler, server, settings
 from scripts.clients import Mode
 from scripts.console import Console
 from scripts.dsn import Dsn
@@ -67,7 +68,10 @@ class Target:
 
     def without_rights(self, hint: str, again: str) -> str:
         """What to do when the user lacks rights: the `hint`, but never to give the application an administrator's."""
-        if not self.origin.startswith(settings.APP_DSN):
+        names: tuple[str, ...] = ()
+        with contextlib.suppress(UsageError):  # a name that no login role may have
+            names = logins.wanted(settings.app_user(None, self.found), None, {}).names
+        if not self.origin.startswith(settings.APP_DSN) and self.dsn.params.get("user") not in names:
             return hint
         return f"{self.origin} is the application's DSN: put an administrator's into {settings.ADMIN_DSN}, then: {again}"
 

@@ -1073,7 +1073,7 @@ def test_somebody_who_is_no_owner_is_told_before_anything_runs(app: App, folder:
     result = invoke("migrate", "--dsn", "-", "--migrations-dir", str(folder), stdin=app.uri)
     assert result.returncode == 1
     assert f"{app.user} is no member of serving_owner" in result.stderr
-    assert f"GRANT serving_owner TO {app.user}" in result.stderr
+    assert f'GRANT "serving_owner" TO "{app.user}"' in result.stderr
     assert app.database.ledger().keys() == {"0001", "0002", "0003"}
 
 
@@ -1095,6 +1095,9 @@ def test_nobody_is_told_to_give_the_application_an_administrators_rights(app: Ap
     result = invoke("roles", "--check", env=settings)
     assert result.returncode == 2
     assert "if that DSN is the application's, put an administrator's into POSTGRES_ADMIN_DSN; else choose" in result.stderr
+    mistaken = invoke("migrate", "--resume", env={"POSTGRES_ADMIN_DSN": app.uri, "POSTGRES_BACKTEST_SERVICE_USER": app.user})
+    assert "next:  POSTGRES_ADMIN_DSN (environment) is the application's DSN: put an administrator's into" in mistaken.stderr
+    assert "GRANT" not in mistaken.stderr
 
 
 @pytest.mark.once
@@ -1126,7 +1129,7 @@ def test_a_member_who_may_not_become_the_owner_is_told_before_anything_runs(app:
     words = ("migrate", "--dsn", "-", "--migrations-dir", str(folder))
     refused = invoke(*words, stdin=uri)
     assert refused.returncode == 1
-    statement = f"GRANT serving_owner TO {member} WITH INHERIT TRUE, SET TRUE;"
+    statement = f'GRANT "serving_owner" TO "{member}" WITH INHERIT TRUE, SET TRUE;'
     assert f"an administrator runs: {statement}" in refused.stderr
     app.database.execute(statement)
     assert invoke(*words, stdin=uri).returncode == 0

@@ -524,8 +524,28 @@ def test_connections(changes: dict[str, Any], state: State, says: str) -> None:
 
 
 def test_a_replica_takes_no_migration() -> None:
-    assert database.login(seen()).state is State.OK
-    assert database.login(seen(replica=True)).state is State.PROBLEM
+    me = goal("postgresql://me:word@db.contoso.com/d?sslmode=require")
+    assert database.login(seen(), me).state is State.OK
+    assert database.login(seen(replica=True), me).state is State.PROBLEM
+
+
+@pytest.mark.parametrize(
+    ("user", "mend"),
+    [
+        ("me", 'an administrator runs: GRANT "serving_owner" TO "me" WITH INHERIT TRUE, SET TRUE;'),
+        (
+            "backtest_service",
+            "a test is the application's DSN: put an administrator's into POSTGRES_ADMIN_DSN, then: invoke doctor",
+        ),
+    ],
+)
+def test_who_may_not_migrate_is_told_so_and_the_application_gets_no_rights_for_it(user: str, mend: str) -> None:
+    facts = replace(seen().facts, user=user, group="serving_owner")
+    verdict = database.login(seen(facts=facts), goal(f"postgresql://{user}:word@db.contoso.com/d?sslmode=require"))
+    assert (verdict.state, verdict.mend) == (State.WARNING, mend)
+    assert (
+        database.login(seen(facts=replace(facts, member=True)), goal(f"postgresql://{user}:word@localhost/d")).state is State.OK
+    )
 
 
 def test_a_ledger_that_may_not_be_read_is_a_warning() -> None:
