@@ -173,8 +173,16 @@ def app_user(flag: str | None, found: Sources) -> str:
 
 
 def _from_stdin(read: Callable[[TextIO], str], flag: str) -> str:
+    """What `FLAG -` reads; at a terminal, it is asked for, and not shown as it is typed."""
+    if sys.stdin.isatty():
+        import getpass
+
+        try:
+            return getpass.getpass(f"{flag.removesuffix(' -')} (isn't shown): ")
+        except EOFError:
+            return ""
     # On Windows, what comes through a pipe would be read in the system's code page, as other characters than were meant.
-    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+    if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
     try:
         return read(sys.stdin)

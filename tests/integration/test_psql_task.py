@@ -182,9 +182,9 @@ def test_sigterm_cancels_the_statement_and_leaves_nothing(database: Database, ro
 
 
 class Terminal:
-    """`invoke psql` on a terminal of its own."""
+    """A command on a terminal of its own: `invoke psql`, if no other."""
 
-    def __init__(self, dsn: Dsn, mode: str, temp: Path) -> None:
+    def __init__(self, dsn: Dsn, mode: str, temp: Path, *words: str) -> None:
         import fcntl
         import pty
         import termios
@@ -197,7 +197,7 @@ class Terminal:
 
         try:
             self.process = subprocess.Popen(
-                invoke_argv("psql", "--psql", mode),
+                invoke_argv(*(words or ("psql", "--psql", mode))),
                 env={
                     **ENV,
                     "TERM": "dumb",
@@ -244,6 +244,22 @@ class Terminal:
         self.process.wait()
         if self._master >= 0:
             os.close(self._master)
+
+
+@posix
+@pytest.mark.once
+@pytest.mark.parametrize("mode", ["embedded"], indirect=True)
+def test_a_dsn_that_is_typed_is_asked_for_and_not_shown(database: Database, mode: str, temp: Path) -> None:
+    terminal = Terminal(database.dsn, mode, temp, "status", "--psql", mode, "--dsn", "-")
+    try:
+        terminal.shows("--dsn (isn't shown): ")
+        terminal.type(f"{database.uri}\n")
+        until("it has ended", lambda: (terminal.read(), terminal.process.poll())[1] is not None)
+        shown = terminal.read()
+        assert f"target: {database.dsn}" in shown
+        assert database.dsn.password.reveal() not in shown
+    finally:
+        terminal.close()
 
 
 @pytest.fixture
