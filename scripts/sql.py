@@ -17,6 +17,7 @@ from scripts.errors import UsageError
 
 _NAME = re.compile(r"(?P<version>[0-9]+)[_-](?P<name>.+)\.sql", re.DOTALL)
 _REPEATABLE = re.compile(r"(?P<version>R__(?P<name>.+))\.sql", re.DOTALL)
+_FLYWAYS = re.compile(r"V[0-9]")  # its V1__name.sql: who comes from there would take it for applied
 _DIRECTIVE = re.compile(r"^--[ \t]*migrate:[ \t]*(?P<word>.*?)[ \t]*$", re.MULTILINE)
 _COMMENT = re.compile(r"\s+|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
@@ -112,9 +113,9 @@ def read_folder(path: Path) -> Folder:
             problems.append(Problem(repr(name), None, "has a backslash or a control character in its name"))
             continue
         if match is None:
-            if name[0].isdigit():
+            if name[0].isdigit() or _FLYWAYS.match(name):
                 problems.append(Problem(name, None, "isn't named NNNN_name.sql (digits, then _ or -)"))
-            elif name.startswith(("r__", "R__")):
+            elif name.startswith(("r__", "R_")):
                 problems.append(Problem(name, None, "isn't named R__name.sql"))
             continue
         try:

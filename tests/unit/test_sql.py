@@ -71,6 +71,8 @@ def test_other_files_are_left_alone(folder: Path) -> None:
         ("0001.sql", b"SELECT 1;", "isn't named NNNN_name.sql"),
         ("0001x.sql", b"SELECT 1;", "isn't named NNNN_name.sql"),
         ("0001_.sql", b"SELECT 1;", "isn't named NNNN_name.sql"),
+        ("V2__a.sql", b"SELECT 1;", "isn't named NNNN_name.sql"),
+        ("V2.1__a.sql", b"SELECT 1;", "isn't named NNNN_name.sql"),
         ("0001_a.sql", b"", "is empty"),
         ("0001_a.sql", b"\xef\xbb\xbf \r\n", "is empty"),
         ("0001_a.sql", "SELECT 'ü';".encode("latin-1"), "isn't UTF-8 text"),
@@ -98,6 +100,7 @@ def test_a_problem_says_where_it_is(folder: Path) -> None:
         ("0001_a.sql", ";\n-- migrate: no-transaction", "0001_a.sql:2: the directive must stand in the file's first comment"),
         ("r__a.sql", "SELECT 1;", "r__a.sql: isn't named R__name.sql"),
         ("R__.sql", "SELECT 1;", "R__.sql: isn't named R__name.sql"),
+        ("R_a.sql", "SELECT 1;", "R_a.sql: isn't named R__name.sql"),
         (
             "R__a.sql",
             "-- migrate: no-transaction\n",
