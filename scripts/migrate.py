@@ -42,7 +42,9 @@ def _apply(runner: Runner, console: Console) -> None:
 
 
 def _say_nothing_pending(runner: Runner, console: Console, facts: Facts, plan: Plan) -> None:
-    console.say(f"nothing to do: {facts.database} has all {plan.count(State.APPLIED)} migrations{_until(runner)}")
+    until = _until(runner)
+    known = "all migrations" if until else f"all {counted(plan.count(State.APPLIED), 'migration')}"
+    console.say(f"nothing to do: {facts.database} has {known}{until}")
 
 
 def _show_plan(runner: Runner, console: Console, facts: Facts, plan: Plan) -> None:

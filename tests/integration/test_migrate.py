@@ -92,6 +92,8 @@ def test_nothing_to_do_is_said_in_one_line(database: Database, folder: Path) -> 
     result = migrate(database, folder, "embedded")
     assert result.returncode == 0
     assert result.stdout.splitlines()[1:] == [f"nothing to do: {database.dsn.database} has all 2 migrations"]
+    result = migrate(database, folder, "embedded", "--to", "1")
+    assert result.stdout.splitlines()[1:] == [f"nothing to do: {database.dsn.database} has all migrations up to 1"]
     assert result.stderr == ""
     assert database.execute("SELECT * FROM public.schema_migrations ORDER BY version") == rows
 
