@@ -46,12 +46,14 @@ def run(goal: Target, options: Options, console: Console) -> None:
 
     live = goal.ask(comparison.look, wait=options.wait)
     facts = live.facts
-    plan = make_plan(folder, live.rows, to=options.to, allow_out_of_order=True)
+    plan = make_plan(
+        folder, live.rows, command=lambda words: goal.command(words, options.folder), to=options.to, allow_out_of_order=True
+    )
     console.say(f"target: {goal.dsn} (PostgreSQL {facts.version})")
     if plan.problems:
         raise safety.refusal(plan.problems, options.folder, again)
     if plan.started:
-        first = " ".join(filter(None, ["invoke migrate", goal.flags, *folder_flag(options.folder), "--resume"]))
+        first = f"{goal.command('migrate', options.folder)} --resume"
         raise OpsError(f"{plan.started[0].file} was started and has not ended", f"first: {first}")
     wanted = list(plan.pending)
     document: dict[str, Any] = {

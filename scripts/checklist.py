@@ -138,7 +138,7 @@ class Checklist:
             ),
             Check(name="pooler", look=lambda: database.locks(seen()), after=("login",)),
             Check(name="clock", look=lambda: database.clock(seen()), after=("login",)),
-            Check(name="migrations", look=lambda: database.migrations(seen(), MIGRATIONS, goal().flags), after=("login",)),
+            Check(name="migrations", look=lambda: database.migrations(seen(), MIGRATIONS, goal().command), after=("login",)),
             Check(name="connections", look=lambda: database.connections(seen(), goal().flags), after=("login",)),
             Check(name="pg_dump", look=self._pg_dump, after=("login",)),
             Check(name="app dsn", look=self._application),

@@ -250,17 +250,16 @@ def clock(seen: Seen, *, windows: bool = shell.WINDOWS) -> Verdict:
     return checkup.warning(said, way)
 
 
-def migrations(seen: Seen, folder: Path, flags: str) -> Verdict:
-    """The ledger against the files. What is pending is no problem; `invoke status` ends with 3 for it."""
+def migrations(seen: Seen, folder: Path, command: Callable[[str], str]) -> Verdict:
+    """The ledger against the files. What is pending is no problem; `invoke status` ends with 3 for it.
 
-    def command(name: str) -> str:
-        return " ".join(filter(None, [f"invoke {name}", flags, *settings.folder_flag(folder)]))
-
+    `command` makes a command for this database out of its words.
+    """
     if seen.rows is None:
         said = f"{seen.facts.user} may not read {ledger.TABLE}"
         return checkup.warning(said, f"put an administrator's DSN into {settings.ADMIN_DSN}")
     found, _ = safety.read_folder(folder)
-    plan = make_plan(found, seen.rows)
+    plan = make_plan(found, seen.rows, command=command)
     if plan.problems or plan.started:
         first = [str(problem) for problem in plan.problems] or [
             f"{entry.file} was started and has not ended" for entry in plan.started

@@ -31,9 +31,12 @@ def run(goal: Target, options: Options, console: Console) -> ExitCode:
     """
     found, _ = safety.read_folder(options.folder)
 
+    def command(words: str) -> str:
+        return goal.command(words, options.folder)
+
     live = goal.ask(comparison.look, wait=options.wait)
     facts = live.facts
-    plan = make_plan(found, live.rows, to=options.to)
+    plan = make_plan(found, live.rows, command=command, to=options.to)
     console.say(f"target: {goal.dsn} (PostgreSQL {facts.version})")
     files = [entry for entry in plan.entries if entry.migration is not None]
     left_out = [entry for entry in files if not _counts(entry, facts, options.to)]
@@ -43,7 +46,7 @@ def run(goal: Target, options: Options, console: Console) -> ExitCode:
         console.say(f"{len(left_out)} pending, not counted: {', '.join(one_line(entry.file) for entry in left_out)}")
     for entry in plan.entries:
         if entry not in left_out and entry.state not in (State.APPLIED, State.PENDING, State.OUT_OF_ORDER, State.RETIRED):
-            console.note(f"{one_line(entry.file)} is {entry.state.value} (`invoke status`), and counts as it is now")
+            console.note(f"{one_line(entry.file)} is {entry.state.value} (`{command('status')}`), and counts as it is now")
     counting = Files(folder=options.folder, left_out=[entry.file for entry in left_out], none=len(left_out) == len(files))
     again = " ".join(filter(None, ["invoke migrations.drift", goal.flags, *_flags(options)]))
     differences = comparison.compare(goal, live, counting, all_roles=options.all_roles, again=again, console=console)

@@ -10,7 +10,7 @@ from scripts.console import Console
 from scripts.errors import OpsError, UsageError
 from scripts.plan import Entry, State, make_plan
 from scripts.psql import Session
-from scripts.settings import MIGRATIONS, folder_flag
+from scripts.settings import MIGRATIONS
 from scripts.shell import quoted
 from scripts.target import Target
 
@@ -32,7 +32,7 @@ class Options:
 
     def command(self, name: str, target: Target) -> str:
         """A command for the same database and the same folder."""
-        return " ".join(filter(None, [f"invoke {name}", target.flags, *folder_flag(self.folder)]))
+        return target.command(name, self.folder)
 
 
 def run(goal: Target, options: Options, console: Console) -> None:
@@ -74,9 +74,9 @@ def _entry(session: Session, goal: Target, options: Options, again: str) -> Entr
     facts, rows = ledger.observe(session.read)
     if not facts.ledger:
         raise OpsError(f"{facts.database} has no ledger", f"{options.command('migrate', goal)} makes it")
-    if folder.problems:
-        raise safety.refusal(folder.problems, options.folder, again)
-    plan = make_plan(folder, rows)
+    plan = make_plan(folder, rows, command=lambda words: options.command(words, goal))
+    if plan.folder.problems:
+        raise safety.refusal(plan.folder.problems, options.folder, again)
     found = [entry for entry in plan.entries if options.version in (entry.version, entry.file) or _same(entry, options.version)]
     if not found:
         raise UsageError(

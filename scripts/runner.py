@@ -220,8 +220,17 @@ class Runner:
         facts, rows = ledger.observe(session.read)
         return facts, self._planned(rows)
 
+    def _compared(self, rows: Sequence[Row]) -> Plan:
+        return make_plan(
+            self.folder,
+            rows,
+            command=lambda words: self.target.command(words, self.options.folder),
+            to=self.options.to,
+            allow_out_of_order=self.options.allow_out_of_order,
+        )
+
     def _planned(self, rows: Sequence[Row]) -> Plan:
-        plan = make_plan(self.folder, rows, to=self.options.to, allow_out_of_order=self.options.allow_out_of_order)
+        plan = self._compared(rows)
         problems = list(plan.problems)
         for migration in plan.pending:
             if migration.file not in self.checked:
@@ -336,7 +345,7 @@ class Runner:
                 f" One of the files changed {ledger.TABLE}, its rules or its triggers",
                 "find the file that names schema_migrations, and put the ledger right by hand",
             )
-        plan = make_plan(self.folder, rows, to=self.options.to, allow_out_of_order=self.options.allow_out_of_order)
+        plan = self._compared(rows)
         if plan.problems:
             listed = "\n".join(f"  {problem}" for problem in plan.problems)
             raise OpsError(

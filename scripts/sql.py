@@ -136,7 +136,7 @@ def read_folder(path: Path) -> Folder:
             problems.append(Problem(name, 1, "a repeatable file runs in a transaction: give what can't to a numbered file"))
         (repeatables if migration.repeatable else migrations).append(migration)
     migrations.sort(key=lambda migration: (migration.number, migration.file))
-    problems += _duplicates(migrations)
+    problems += duplicates(migrations)
     return Folder(path, tuple(migrations), tuple(problems), tuple(repeatables))
 
 
@@ -159,7 +159,8 @@ def _directives(name: str, text: str) -> tuple[bool, list[Problem]]:
     return transactional, problems
 
 
-def _duplicates(migrations: Sequence[Migration]) -> list[Problem]:
+def duplicates(migrations: Sequence[Migration]) -> list[Problem]:
+    """Files of one number, each named beside the one before it; nothing but a ledger could tell which of them counts."""
     problems = []
     for before, after in itertools.pairwise(migrations):
         if before.number == after.number:

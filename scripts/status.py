@@ -18,14 +18,14 @@ def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode
 
     def look(session: Session) -> tuple[ledger.Facts, Plan]:
         facts, rows = ledger.observe(session.read)
-        return facts, make_plan(found, rows)
+        return facts, make_plan(found, rows, command=lambda words: target.command(words, folder))
 
     try:
         facts, plan = target.ask(look, wait=wait)
     except PsqlError as error:
         if error.error is None or error.error.sqlstate != NOT_ALLOWED:
             raise
-        again = f"invoke status {target.flags}".rstrip()
+        again = target.command("status", folder)
         hint = f"use the DSN of a role that may read {ledger.TABLE} (it came from {target.origin}), then: {again}"
         raise OpsError(f"the server refused: {error.error.text}", hint) from None
     console.say(f"target: {target.dsn} (PostgreSQL {facts.version})")

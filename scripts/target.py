@@ -44,6 +44,10 @@ class Target:
     found: Sources
     app_file: Path | None = None  # where the application's DSN of a server of this machine is kept
 
+    def command(self, words: str, folder: Path = settings.MIGRATIONS) -> str:
+        """A command for the same database, and for the same migrations folder."""
+        return " ".join(filter(None, [f"invoke {words}", self.flags, *settings.folder_flag(folder)]))
+
     def as_role(self, dsn: Dsn, origin: str) -> Target:
         """The same server by the same psql, with another DSN."""
         return replace(self, dsn=dsn, origin=origin)

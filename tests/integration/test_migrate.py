@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.settings import MIGRATIONS
+from scripts.shell import quoted
 from tests import proofs
 from tests.database import Database, invoke
 from tests.proofs import migrate
@@ -198,9 +199,11 @@ def test_everything_that_is_wrong_is_listed_at_once_before_anything_is_written(d
     assert result.returncode == 1
     assert "nothing was applied" in result.stderr
     listed = [line.strip() for line in result.stderr.splitlines() if line.startswith("  ")]
+    a, b = (quoted(folder / name) for name in ("0001_a.sql", "0002_b.sql"))
+    repair = f"invoke migrations.repair 0001 --dsn - --psql embedded --migrations-dir {quoted(folder)}"
     expected = {
-        "0001_a.sql: was changed after it was applied (if that may be so: invoke migrations.repair 0001)",
-        "0002_b.sql: is applied, and its file is gone",
+        f"0001_a.sql: was changed after it was applied (git restore {a} undoes what isn't committed; if it is meant: {repair})",
+        f"0002_b.sql: is applied, and its file is gone (git restore {b}, or where that is committed: git log -- {b})",
         "0003_c.sql: is pending, and the newer 0004 is applied already (--allow-out-of-order lets it through)",
         "5_again.sql: has the same version as 0005_e.sql",
         "0006_empty.sql: is empty",

@@ -102,3 +102,19 @@ def test_without_a_ledger(database: Database, folder: Path) -> None:
     assert result.returncode == 1
     assert "has no ledger" in result.stderr
     assert f"next:  {there('migrate', folder)} makes it" in result.stderr
+
+
+@pytest.mark.once
+def test_a_second_file_of_an_applied_number_is_the_one_to_blame_and_no_repair_is_named(database: Database, folder: Path) -> None:
+    (folder / "0001_runs.sql").write_text("SELECT 1;\n")
+    assert migrate(database, folder, "embedded").returncode == 0
+    (folder / "0001_other.sql").write_text("SELECT 2;\n")
+    said = (
+        "0001_other.sql: has the same version as 0001_runs.sql, which the ledger has: rename it, to 0002_other.sql for instance"
+    )
+    told = {"status": "stdout", "migrate": "stderr", "migrations.repair 1": "stderr"}
+    for command, where in told.items():
+        words = (*command.split(), "--dsn", "-", "--psql", "embedded", "--migrations-dir", str(folder))
+        shown = getattr(invoke(*words, stdin=database.uri), where)
+        assert [line.strip() for line in shown.splitlines() if "0001_" in line and ": " in line] == [said]
+        assert "1 applied, 1 pending" in shown or command != "status"

@@ -549,7 +549,7 @@ def test_who_may_not_migrate_is_told_so_and_the_application_gets_no_rights_for_i
 
 
 def test_a_ledger_that_may_not_be_read_is_a_warning() -> None:
-    verdict = database.migrations(seen(rows=None), MIGRATIONS, "")
+    verdict = database.migrations(seen(rows=None), MIGRATIONS, lambda words: f"invoke {words}")
     assert (verdict.state, verdict.mend) == (State.WARNING, "put an administrator's DSN into POSTGRES_ADMIN_DSN")
 
 

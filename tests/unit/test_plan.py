@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scripts.errors import UsageError
 from scripts.ledger import Row
 from scripts.plan import Plan, State, make_plan
-from scripts.sql import Folder, Migration, Problem
+from scripts.sql import Folder, Migration, Problem, duplicates
 
 
 def migration(version: str, checksum: str = "same") -> Migration:
@@ -24,6 +24,16 @@ def folder(*versions: str, problems: tuple[Problem, ...] = ()) -> Folder:
 
 def row(version: str, state: str = "applied", checksum: str | None = "same") -> Row:
     return Row(version=version, name="a", state=state, checksum=checksum)
+
+
+def path(file: str) -> str:
+    return str(Path("migrations") / file)
+
+
+CHANGED = (
+    f"0001_a.sql: was changed after it was applied (git restore {path('0001_a.sql')} undoes what isn't committed; "
+    "if it is meant: invoke migrations.repair 0001)"
+)
 
 
 def states(plan: Plan) -> list[tuple[str, str]]:
@@ -56,7 +66,42 @@ def test_versions_are_compared_as_numbers() -> None:
 def test_a_file_that_changed_is_a_problem() -> None:
     plan = make_plan(folder("0001"), [row("0001", checksum="other")])
     assert states(plan) == [("0001", "changed")]
-    assert problems(plan) == ["0001_a.sql: was changed after it was applied (if that may be so: invoke migrations.repair 0001)"]
+    assert problems(plan) == [CHANGED]
+
+
+def test_what_is_said_of_a_problem_leads_to_the_same_database() -> None:
+    def command(words: str) -> str:
+        return f"invoke {words} --local"
+
+    (said,) = problems(make_plan(folder("0001"), [row("0001", checksum="other")], command=command))
+    assert "invoke migrations.repair 0001 --local)" in said
+    with pytest.raises(UsageError) as raised:
+        make_plan(folder("0001"), [], command=command, to="99")
+    assert raised.value.hint == "the newest is 0001; invoke status --local lists them"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "first", "second"),
+    [
+        (Row(version="0004", name="x", state="applied", checksum="b's"), "0004_b.sql", "0004_a.sql"),  # renamed since
+        (Row(version="0004", name="a", state="applied", checksum="a's"), "0004_a.sql", "0004_b.sql"),
+        (Row(version="0004", name="b", state="applied", checksum="x"), "0004_b.sql", "0004_a.sql"),  # changed since
+        (Row(version="0004", name="b", state="applied"), "0004_b.sql", "0004_a.sql"),  # an older ledger
+    ],
+)
+def test_of_two_files_of_one_number_the_ledger_says_which_is_the_second(recorded: Row, first: str, second: str) -> None:
+    files = tuple(Migration("0004", name, f"0004_{name}.sql", f"{name}'s", "SELECT 1;") for name in ("a", "b"))
+    both = Folder(Path("migrations"), files, (Problem("x.sql", None, "is empty"), *duplicates(files)))
+    plan = make_plan(both, [recorded, row("0005")])
+    said = f"{second}: has the same version as {first}, which the ledger has: rename it, to 0006_{second[5:]} for instance"
+    changed = [problem for problem in problems(plan) if "was changed" in problem]
+    assert [problem for problem in problems(plan) if problem not in changed and "0005_a.sql: " not in problem] == [
+        "x.sql: is empty",
+        said,
+    ]
+    assert [problem.split(":")[0] for problem in changed] == ([first] if recorded.checksum == "x" else [])
+    assert [entry.state for entry in plan.entries if entry.file == second] == [State.PENDING]
+    assert make_plan(both, []).problems == both.problems
 
 
 def test_an_older_ledger_has_no_checksums_to_compare() -> None:
@@ -64,12 +109,21 @@ def test_an_older_ledger_has_no_checksums_to_compare() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "file"), [(row("0002"), "0002_a.sql"), (Row(version="0002"), "0002"), (Row(version="v2"), "v2")]
+    ("gone", "file", "way"),
+    [
+        (
+            row("0002"),
+            "0002_a.sql",
+            f" (git restore {path('0002_a.sql')}, or where that is committed: git log -- {path('0002_a.sql')})",
+        ),
+        (Row(version="0002"), "0002", ""),
+        (Row(version="v2"), "v2", ""),
+    ],
 )
-def test_a_file_that_is_gone_is_a_problem(gone: Row, file: str) -> None:
+def test_a_file_that_is_gone_is_a_problem(gone: Row, file: str, way: str) -> None:
     plan = make_plan(folder("0001"), [row("0001"), gone])
     assert plan.count(State.MISSING) == 1
-    assert problems(plan) == [f"{file}: is applied, and its file is gone"]
+    assert problems(plan) == [f"{file}: is applied, and its file is gone{way}"]
 
 
 def test_a_file_that_started_runs_again() -> None:
@@ -118,7 +172,7 @@ def test_what_is_wrong_with_the_folder_comes_first() -> None:
     plan = make_plan(folder("0001", problems=(Problem("x.sql", None, "is empty"),)), [row("0001", checksum="other")])
     assert problems(plan) == [
         "x.sql: is empty",
-        "0001_a.sql: was changed after it was applied (if that may be so: invoke migrations.repair 0001)",
+        CHANGED,
     ]
 
 
