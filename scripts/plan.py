@@ -11,7 +11,7 @@ from scripts.errors import UsageError
 from scripts.ledger import Row
 from scripts.settings import shown
 from scripts.shell import quoted
-from scripts.sql import Folder, Migration, Problem, duplicates
+from scripts.sql import Folder, Migration, Problem, duplicates, version_of
 
 
 class State(Enum):
@@ -103,7 +103,10 @@ def make_plan(
     )
     folder = replace(folder, problems=_as_the_ledger_says(folder, doubles))
     problems = [*folder.problems, *_doubles(rows)]
+    unread = {int(digits) for problem in folder.problems if (digits := version_of(problem.file))} - numbers
     for entry in entries:
+        if entry.state is State.MISSING and entry.row is not None and entry.row.number in unread:
+            continue  # the file is there: what it holds can't be told, which is told already
         what = _problem(entry, folder, newest, command, allow_out_of_order=allow_out_of_order)
         if what and (entry.migration is None or entry.migration in pending or entry.state is State.CHANGED):
             problems.append(Problem(entry.file, None, what))

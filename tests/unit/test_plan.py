@@ -126,6 +126,15 @@ def test_a_file_that_is_gone_is_a_problem(gone: Row, file: str, way: str) -> Non
     assert problems(plan) == [f"{file}: is applied, and its file is gone{way}"]
 
 
+def test_a_file_that_can_not_be_read_is_not_gone_as_well() -> None:
+    unread = Problem("0002_a.sql", None, "can't be read: Permission denied")
+    plan = make_plan(folder("0001", problems=(unread,)), [row("0001"), row("0002")])
+    assert problems(plan) == [str(unread)]
+    others = Problem("0001_a.sql", 1, "unknown directive"), Problem("x.sql", None, "is empty")
+    gone = make_plan(folder("0001", problems=others), [row("0001"), row("0002")])
+    assert [problem.split(":")[0] for problem in problems(gone)] == ["0001_a.sql", "x.sql", "0002_a.sql"]
+
+
 def test_a_file_that_started_runs_again() -> None:
     plan = make_plan(folder("0001", "0002"), [row("0001"), row("0002", "started", "other")])
     assert [entry.version for entry in plan.started] == ["0002"]
