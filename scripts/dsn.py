@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -42,6 +43,11 @@ class Dsn:
 
     params: Mapping[str, str]
     password: Secret = field(default_factory=lambda: Secret(""))
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What of it mustn't show. Without a password that is nothing, and not the URI: it has to be told in messages."""
+        return (self.password, self.uri()) if self.password else ()
 
     @property
     def hosts(self) -> list[str]:
@@ -120,8 +126,12 @@ class Dsn:
 def to_conceal(text: str) -> tuple[Secret, ...]:
     """A secret, and the password in it when it is a DSN, as it stands there and decoded: all that mustn't show.
 
-    A text that `parse` refuses is taken apart as well as it goes: a password with an @ in it could end at any of them.
+    A text that `parse` refuses is taken apart as well as it goes: a password with an @ in it could end at any of them. One
+    that it takes, and in which there is no password, hides nothing.
     """
+    with contextlib.suppress(UsageError):
+        if not parse(text, "").password:
+            return ()
     found = [text]
     for pattern in (r"\w+://[^:@/]*:([^@]*)@", r"\w+://[^:@/]*:(.*)@"):
         if match := re.match(pattern, text, re.DOTALL):

@@ -12,7 +12,7 @@ from typing import TypeVar
 from scripts import clients, logins, pooler, server, settings
 from scripts.clients import Mode
 from scripts.console import Console
-from scripts.dsn import Dsn
+from scripts.dsn import SHAPE, Dsn
 from scripts.errors import OpsError, UsageError
 from scripts.psql import Message, PsqlError, Session
 from scripts.settings import Sources
@@ -66,7 +66,7 @@ class Target:
         found = self.app()
         if found is None:
             raise _no_app(self.app_file, self.flags, self.found)
-        console.conceal(found[0].password, found[0].uri())
+        console.conceal(*found[0].secrets)
         check_app(*found, names)
         return self.as_role(*found)
 
@@ -125,6 +125,9 @@ class Target:
     def _unreachable(self, error: PsqlError, wait: float) -> Unreachable:
         # Without the line that names our own password file, which is gone.
         text = "\n".join(line for line in error.message.splitlines() if "password retrieved from file" not in line)
+        if "no password supplied" in text:
+            way = f"put it into {self.origin}, percent-encoded; the shape: {SHAPE}"
+            return Unreachable(f"{self.dsn} holds no password, and the server asks for one", way, refused=True)
         if not error.may_pass and "FATAL" in text:
             hint = self._hint(text) or f"check the DSN; it came from {self.origin}"
             return Unreachable(f"{self.dsn} refuses the connection:\n{text}", hint, refused=True)
@@ -173,7 +176,7 @@ def resolve(
             raise _no_app(None, _joined(named, mode), found)
         address, origin = settings.resolve_dsn(dsn, found)
         flags = ["--dsn -"] if dsn else []
-    console.conceal(address.password, address.uri())
+    console.conceal(*address.secrets)
     if dsn and dsn != "-":
         console.note("warning: other users of this machine can read the DSN in --dsn; `--dsn -` reads it from stdin")
     return at(address, origin, mode=mode, flags=[*flags, *named], found=found, app_file=app_file)

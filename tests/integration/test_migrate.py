@@ -8,10 +8,12 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from scripts.secret import Secret
 from scripts.settings import MIGRATIONS
 from scripts.shell import quoted
 from tests import proofs
@@ -521,6 +523,15 @@ def test_a_server_that_does_not_answer(database: Database, folder: Path, mode: s
     assert "--wait SECONDS" in result.stderr
     assert "Traceback" not in result.stderr
     assert dsn.password.reveal() not in result.stdout + result.stderr
+
+
+@pytest.mark.once
+def test_a_dsn_without_the_password_that_the_server_asks_for(database: Database, folder: Path) -> None:
+    dsn = replace(database.dsn, password=Secret(""))
+    result = invoke("migrate", "--dsn", "-", "--psql", "embedded", "--migrations-dir", str(folder), stdin=str(dsn))
+    assert result.returncode == 1
+    assert f"error: {dsn} holds no password, and the server asks for one\n" in result.stderr
+    assert "next:  put it into --dsn -, percent-encoded; the shape: postgresql://" in result.stderr
 
 
 @pytest.mark.once

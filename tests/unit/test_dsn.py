@@ -286,9 +286,19 @@ def test_what_steers_libpq_or_holds_a_dsn_does_not_reach_a_program(name: str) ->
         ("postgresql://u:a b/c@h/d", {"a b/c"}),
         ("postgresql://u:a@b\nc@h/d", {"a", "a@b\nc"}),
         ("postgresql://u:p@h/d?application_name=a@b", {"p", "p@h/d?application_name=a"}),
-        ("postgresql://u@h/d", set()),
+        ("postgresql://u@h/d", set()),  # which is refused: it may be anything
         ("no DSN at all", set()),
     ],
 )
 def test_what_a_dsn_hides_is_itself_and_its_password_in_both_forms(text: str, passwords: set[str]) -> None:
     assert {secret.reveal() for secret in dsn.to_conceal(text)} == {text, *passwords}
+
+
+def test_a_dsn_without_a_password_hides_nothing() -> None:
+    for text in ("postgresql://u@localhost/d", "postgresql://u@h/d?sslmode=verify-full&sslcert=a&sslkey=b"):
+        assert dsn.to_conceal(text) == dsn.parse(text, "a test").secrets == ()
+    assert dsn.to_conceal("postgresql://u@localhost/d?password=hunter2") == (
+        Secret("postgresql://u@localhost/d?password=hunter2"),
+    )
+    parsed = dsn.parse(REMOTE, "a test")
+    assert parsed.secrets == (parsed.password, parsed.uri())
