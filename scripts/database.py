@@ -157,7 +157,7 @@ def _unreachable(target: Target, name: str, port: str, error: OSError | UnicodeE
     if isinstance(error, socket.gaierror):
         return checkup.problem(
             f"the name {name} isn't known here ({error.strerror})",
-            f"mend it in {target.origin}; a private name is known in its own network alone",
+            targets.unknown_name(target.origin, offline=error.errno == socket.EAI_AGAIN),
         )
     if isinstance(error, TimeoutError):
         allow, let_in = (

@@ -132,10 +132,22 @@ class Target:
             hint = self._hint(text) or f"check the DSN; it came from {self.origin}"
             return Unreachable(f"{self.dsn} refuses the connection:\n{text}", hint, refused=True)
         waited = f" (waited {wait:g} s)" if wait else ""
-        hint = f"the DSN came from {self.origin}"
-        if error.may_pass and not wait:
-            hint += "; --wait SECONDS waits for a server that is starting"
+        if "could not translate host name" in text:
+            hint = unknown_name(self.origin, offline="Temporary failure" in text)
+        elif "does not support SSL" in text:
+            way = "take sslmode out of the DSN" if self.dsn.is_local else "turn its TLS on (ssl = on in postgresql.conf)"
+            hint = f"the server speaks no TLS: {way}, or mend host and port; the DSN came from {self.origin}"
+        else:
+            hint = f"the DSN came from {self.origin}"
+            if error.may_pass and not wait:
+                hint += "; --wait SECONDS waits for a server that is starting"
         return Unreachable(f"{self.dsn} can't be reached{waited}:\n{text}", hint, refused=False, may_pass=error.may_pass)
+
+
+def unknown_name(origin: str, *, offline: bool) -> str:
+    """What to do about a host's name that isn't known here; `offline`: no name server answers, so the name may be right."""
+    mend = f"mend the host's name in {origin}; a private name is known in its own network alone"
+    return f"see that this machine is on the network, where a name server answers; or {mend}" if offline else mend
 
 
 def check_app(dsn: Dsn, origin: str, names: Sequence[str]) -> None:

@@ -313,7 +313,7 @@ def a_port_where_nothing_listens(setup: Setup) -> None:
         setup.settings[name] = dsn.with_params(port="1").uri().reveal()
 
 
-@breaks("host", "the name nowhere.invalid isn't known here", "mend it in POSTGRES_ADMIN_DSN (.env)")
+@breaks("host", "the name nowhere.invalid isn't known here", "mend the host's name in POSTGRES_ADMIN_DSN (.env)")
 def a_host_that_nobody_knows(setup: Setup) -> None:
     set_dsn(setup, host="nowhere.invalid", sslmode="require")
 

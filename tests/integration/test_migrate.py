@@ -535,6 +535,27 @@ def test_a_dsn_without_the_password_that_the_server_asks_for(database: Database,
 
 
 @pytest.mark.once
+def test_a_name_that_nobody_knows_is_not_to_be_waited_for(database: Database, folder: Path) -> None:
+    dsn = database.dsn.with_params(host="nowhere.invalid", sslmode="require")
+    words = ("migrate", "--dsn", "-", "--psql", "local", "--migrations-dir", str(folder))
+    result = invoke(*words, stdin=dsn.uri().reveal())
+    assert result.returncode == 1
+    assert "could not translate host name" in result.stderr
+    assert "mend the host's name in --dsn -" in result.stderr
+    assert "--wait" not in result.stderr
+
+
+@pytest.mark.embedded
+@pytest.mark.once
+def test_a_server_without_tls_is_told_as_that(database: Database, folder: Path) -> None:
+    dsn = database.dsn.with_params(sslmode="require")
+    words = ("migrate", "--dsn", "-", "--psql", "local", "--migrations-dir", str(folder))
+    result = invoke(*words, stdin=dsn.uri().reveal())
+    assert result.returncode == 1
+    assert "next:  the server speaks no TLS: take sslmode out of the DSN, or mend host and port" in result.stderr
+
+
+@pytest.mark.once
 def test_wait_ends(database: Database, folder: Path) -> None:
     with closed_port() as port:
         dsn = database.dsn.with_params(port=str(port))

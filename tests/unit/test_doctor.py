@@ -426,7 +426,18 @@ def test_a_long_line_is_looked_at_in_a_time_that_grows_with_its_length(word: str
 @pytest.mark.parametrize(
     ("error", "host", "says", "mend"),
     [
-        (socket.gaierror(-2, "Name or service not known"), "db.contoso.com", "isn't known here", "mend it in a test"),
+        (
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            "db.contoso.com",
+            "isn't known here",
+            "mend the host's name in a test",
+        ),
+        (
+            socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+            "db.contoso.com",
+            "isn't known here",
+            "see that this machine is on the network",
+        ),
         (TimeoutError(), "s.postgres.database.azure.com", "doesn't answer", "invoke provision --allow-current-ip"),
         (TimeoutError(), "db.contoso.com", "doesn't answer", "firewall"),
         (ConnectionRefusedError(), "db.contoso.com", "nothing listens", "start the server"),
