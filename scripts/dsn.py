@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,8 +18,9 @@ from scripts.secret import Secret
 SHAPE = "postgresql://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require"
 _LAX_MODES = ("disable", "allow", "prefer")
 TLS_MODES = ("require", "verify-ca", "verify-full")
+_PYTHON = "py" if os.name == "nt" else "python3"  # that of the machine: the project's own need not be on PATH
 ENCODE_HINT = (
-    "percent-encode the password: python -c \"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), ''))\""
+    f"percent-encode the password: {_PYTHON} -c \"import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), ''))\""
 )
 # Parameters that hold a secret or point to one: psql would need them in its argv, or they work on one machine only.
 REFUSED = (
@@ -157,6 +160,7 @@ def parse(text: str, origin: str) -> Dsn:
     except ProgrammingError as error:
         # libpq quotes what it dislikes, which may be a part of the password: say only which kind of thing it was.
         kind = re.sub(r'["“].*', "", str(error), flags=re.DOTALL).strip().rstrip(":")
+        kind += _meant(str(error))
         raise UsageError(f"the DSN of {origin} is not a URI that libpq takes: {kind}", f"its shape: {SHAPE}") from None
     except UnicodeDecodeError:
         raise UsageError(f"the DSN of {origin} holds percent-encoded characters that are not UTF-8", ENCODE_HINT) from None
@@ -166,6 +170,16 @@ def parse(text: str, origin: str) -> Dsn:
     if problems:
         raise UsageError(f"the DSN of {origin} {'; it '.join(problems)}", f"its shape: {SHAPE}")
     return dsn
+
+
+def _meant(complaint: str) -> str:
+    """The parameter that a misspelt one is meant to be. Only libpq's own name is told: theirs may be a part of a password."""
+    from psycopg import pq
+
+    known = [option.keyword.decode("ascii") for option in pq.Conninfo.get_defaults()]
+    match = re.search(r'parameter: "(.*)"', complaint)
+    near = difflib.get_close_matches(match[1], known, n=1, cutoff=0.8) if match else []
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _lint_text(text: str) -> tuple[str, str] | None:

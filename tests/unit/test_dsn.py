@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -156,6 +158,12 @@ def test_what_can_not_be_meant_is_refused_without_showing_the_password(uri: str,
     assert "ter2" not in error.message + error.hint
 
 
+def test_the_command_that_percent_encodes_is_one_that_runs_where_the_environment_is_not_on_path() -> None:
+    words = shlex.split(dsn.ENCODE_HINT.partition(": ")[2])
+    assert words[:2] in (["python3", "-c"], ["py", "-c"])
+    compile(words[2], "hint", "exec")
+
+
 def test_all_problems_are_told_at_once() -> None:
     error = refusal("postgresql://h?passfile=x")
     assert error.message == (
@@ -172,6 +180,11 @@ def test_all_problems_are_told_at_once() -> None:
         ("postgresql://u:hunter2@/d", "isn't complete: no host", f"its shape: {dsn.SHAPE}"),
         ("postgresql://u@/d", "isn't complete: no host", f"its shape: {dsn.SHAPE}"),
         (f"{LOCAL}?a%0Ahunter2=x", "is not a URI that libpq takes: invalid URI query parameter", f"its shape: {dsn.SHAPE}"),
+        (
+            f"{LOCAL}?sslmod=require",
+            "is not a URI that libpq takes: invalid URI query parameter (did you mean sslmode?)",
+            f"its shape: {dsn.SHAPE}",
+        ),
         ("postgresql://u:hun\udcffter2@h/d", "isn't UTF-8 text", dsn.ENCODE_HINT),
     ],
 )
