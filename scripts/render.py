@@ -28,6 +28,7 @@ _REFERENCE = re.compile(rf"\$(?:\{{({_NAME})\}}|({_NAME}))", re.ASCII)
 PLACEHOLDER = re.compile(r"<[A-Za-z][\w -]*>")  # such as <password>, out of a manual
 _UNREADABLE = re.compile(r"[\ud800-\udfff]")  # how Python keeps bytes that it can't read
 _SECRET_NAME = re.compile(r"(DSN|PASSWORD|SECRET|TOKEN|KEY)$", re.IGNORECASE)
+_SET = "put them into .env, or into a file that --env-file names (.env.example explains each)"
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,7 @@ class Template:
             elif PLACEHOLDER.search(value):
                 problems.append(f"{variable} still holds a placeholder, a name between < and > ({where})")
         if problems:
-            raise self._error(problems)
+            raise self._error(problems, _SET)
 
     def _constructible(self, text: str, of_marks: Mapping[str, str]) -> str:
         """The text, if its tagged scalars are what their tags say, and no two keys of a mapping are the same now."""
@@ -292,9 +293,10 @@ class Template:
     def _names(self, marks: Iterable[str]) -> str:
         return ", ".join(dict.fromkeys(self._marks[mark] for mark in marks))
 
-    def _error(self, problems: list[str]) -> UsageError:
+    def _error(self, problems: list[str], way: str = "") -> UsageError:
         listed = "\n".join(f"  {problem}" for problem in problems)
-        hint = f"invoke render --variables --template {self.name} shows what it needs, and what of it is set"
+        shows = f"invoke render --variables --template {self.name} shows what it needs, and what of it is set"
+        hint = f"{way}; {shows}" if way else shows
         return UsageError(f"{self.name} can't be rendered: {counted(len(problems), 'problem')}:\n{listed}", hint)
 
 

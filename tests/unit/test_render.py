@@ -199,7 +199,9 @@ def test_unset_empty_unreadable_and_unfilled_variables_are_all_listed_with_their
 def test_a_refusal_says_how_to_see_what_is_needed() -> None:
     with pytest.raises(UsageError) as caught:
         rendered("a: ${A}\n")
-    assert caught.value.hint.startswith("invoke render --variables --template t.yaml ")
+    way, _, shows = caught.value.hint.partition("; ")
+    assert way == "put them into .env, or into a file that --env-file names (.env.example explains each)"
+    assert shows.startswith("invoke render --variables --template t.yaml ")
 
 
 def test_the_variables_are_those_of_envsubst_in_their_order() -> None:
