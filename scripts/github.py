@@ -79,7 +79,8 @@ def check(found: Sources, console: Console) -> None:
         kinds = list(dict.fromkeys(entry.kind for entry in missing))
         raise UsageError(
             f"{len(missing)} of what the deployment needs isn't set (in the environment of this process, or .env):\n{listed}",
-            "; ".join(f"gh {kind} set NAME --env {ENVIRONMENT}" for kind in kinds),
+            "invoke github.setup sets what is at hand, and makes the identity of AZURE_CLIENT_ID; by hand: "
+            + "; ".join(f"gh {kind} set NAME --env {ENVIRONMENT}" for kind in kinds),
             {"missing": [entry.name for entry in missing]},
         )
     console.say(f"all that the deployment needs is set: {len(wanted)} secrets and variables")

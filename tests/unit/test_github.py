@@ -43,7 +43,9 @@ def test_everything_that_is_missing_is_named_at_once() -> None:
     assert raised.exit_code == 2
     assert raised.facts == {"missing": NAMES}
     assert all(f" {name}: " in raised.message for name in NAMES)
-    assert raised.hint == "gh secret set NAME --env production; gh variable set NAME --env production"
+    setup, _, by_hand = raised.hint.partition("; by hand: ")
+    assert setup == "invoke github.setup sets what is at hand, and makes the identity of AZURE_CLIENT_ID"
+    assert by_hand == "gh secret set NAME --env production; gh variable set NAME --env production"
     assert [line.split()[:3] for line in err.splitlines()] == [
         ["::error::the", entry.kind, entry.name] for entry in github.needed(from_key_vault=False)
     ]
