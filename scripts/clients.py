@@ -329,7 +329,9 @@ class DockerClient:
     def _refused(self, word: str, result: shell.Result) -> OpsError:
         no_engine = _NO_ENGINE.search(result.err)
         hint = (
-            "is Docker running, and may you use it? `docker info` says" if no_engine else f"image: {self.image} (POSTGRES_IMAGE)"
+            "is Docker running, and may you use it? `docker info` says"
+            if no_engine
+            else f"have POSTGRES_IMAGE name an image that is here (`docker images`), instead of {self.image}; or {_PSQL_HINT}"
         )
         return OpsError(f"docker {word} failed: {result.err.strip()}", hint)
 

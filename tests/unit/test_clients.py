@@ -479,7 +479,7 @@ def test_an_image_that_is_not_there_is_pulled_once_by_itself(said: str) -> None:
         ("Cannot connect to the Docker daemon", "docker info"),
         ("error during connect: open //./pipe/docker_engine: The system cannot find the file specified.", "docker info"),
         ("permission denied while trying to connect to the Docker daemon socket", "docker info"),
-        ("invalid reference format", "image: image:1"),
+        ("invalid reference format", "have POSTGRES_IMAGE name an image that is here (`docker images`), instead of image:1"),
     ],
 )
 def test_what_docker_refuses_is_said_with_the_next_step(said: str, hint: str) -> None:
