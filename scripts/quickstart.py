@@ -29,7 +29,7 @@ def run(console: Console, *, docker: bool = False, version: int | None = None) -
     password = settings.password("backtest-service-password", None, None, found)
     if password:
         console.conceal(password[0])  # before anything is said
-    up = server.up(found, docker=docker, version=version, say=console.note)
+    up = server.up(found, docker=docker, version=version, say=console.note, command="quickstart")
     goal = target.resolve(dsn=None, env_file=None, local=True, psql=None, docker=False, console=console)
     app = goal.app()
     if app:

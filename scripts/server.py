@@ -80,9 +80,11 @@ def up(
     version: int | None = None,
     home: Path = settings.LOCAL,
     say: Say = lambda text: None,
+    command: str = "up",
 ) -> Up:
     """Makes the server run: the one asked for, else the one that was up last, else embedded PostgreSQL 16.
 
+    `command` is the one that was given, for what is to be run next.
     Raises UsageError when another one is up, OpsError when it can't be started.
     """
     with _lock(home):
@@ -91,7 +93,7 @@ def up(
         if before is not None and before != choice and _server(before, found, home, say).running():
             if choice.kind == "docker":
                 Container(_home(choice, home), choice.image, found.env, say).engine()  # without one, `down` would be for nothing
-            raise UsageError(f"another server is up here: {before}", "invoke down, then invoke up with the same flags again")
+            raise UsageError(f"another server is up here: {before}", f"invoke down, then: {_again(command, docker, version)}")
         server = _server(choice, found, home, say)
         _remember(choice, home)  # before it is started, so that `down` finds it if this is interrupted
         try:
@@ -103,6 +105,11 @@ def up(
         if started:
             _lead_app_to(running)
         return running
+
+
+def _again(command: str, docker: bool, version: int | None) -> str:
+    flags = [*(["--docker"] if docker else []), *([] if version is None else [f"--postgres-version {version}"])]
+    return " ".join([f"invoke {command}", *flags])
 
 
 def local(found: Sources, *, home: Path = settings.LOCAL, say: Say = lambda text: None) -> Up:

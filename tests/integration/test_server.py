@@ -303,7 +303,10 @@ def test_another_kind_is_refused_while_one_is_up_and_taken_after_down(home: Path
     up = server.up(FOUND, version=version, home=home)
     with pytest.raises(UsageError, match=f"another server is up here: PostgreSQL {version}, embedded") as caught:
         server.up(FOUND, home=home, version=other)
-    assert caught.value.hint.startswith("invoke down")
+    assert caught.value.hint == f"invoke down, then: invoke up --postgres-version {other}"
+    with pytest.raises(UsageError) as caught:
+        server.up(FOUND, home=home, version=other, command="quickstart")
+    assert caught.value.hint == f"invoke down, then: invoke quickstart --postgres-version {other}"
     nowhere = Sources({**ENV, **NO_ENGINE}, {}, ".env")
     with pytest.raises(OpsError, match="no Docker engine answers"):  # `down`, and then this, would be the worse order
         server.up(nowhere, home=home, docker=True)
