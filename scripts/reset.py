@@ -61,6 +61,11 @@ class Permission:
     yes: bool = False
     plan_only: bool = False
 
+    @property
+    def flags(self) -> list[str]:
+        """Those that were given beside the leave for another machine."""
+        return [*(["--plan"] if self.plan_only else []), *(["--yes"] if self.yes else [])]
+
 
 def run(goal: Target, options: Options, permission: Permission, console: Console) -> None:
     """Drops every schema that isn't the system's, and what stands beside schemas, and applies all files.
@@ -72,7 +77,7 @@ def run(goal: Target, options: Options, permission: Permission, console: Console
     if not goal.dsn.is_local and not permission.remote:
         raise UsageError(
             f"{goal.dsn.hosts[0]} is another machine, and all that is in {goal.dsn.database} would be lost",
-            f"if that is what you want: {again} --allow-remote",
+            " ".join(filter(None, [f"if that is what you want: {again} --allow-remote", *permission.flags])),
         )
     console.say(f"target: {goal.dsn}")
     found = goal.ask(_contents, wait=options.wait)

@@ -94,7 +94,9 @@ def test_another_machine_has_to_be_allowed(database: Database) -> None:
     result = invoke("migrations.reset", "--dsn", "-", "--yes", stdin=uri)
     assert result.returncode == 2
     assert "db.example.com is another machine, and all that is in serving would be lost" in result.stderr
-    assert "--allow-remote" in result.stderr
+    assert "next:  if that is what you want: invoke migrations.reset --dsn - --allow-remote --yes\n" in result.stderr
+    planned = invoke("migrations.reset", "--dsn", "-", "--plan", stdin=uri)
+    assert "invoke migrations.reset --dsn - --allow-remote --plan\n" in planned.stderr
 
 
 def test_one_who_uses_a_table_is_waited_for_and_nothing_is_dropped(database: Database, folder: Path) -> None:
