@@ -111,16 +111,18 @@ class Runner:
     left: list[str] = field(init=False, default_factory=list)  # INVALID indexes that --resume drops first, for a plan
     _applied: list[Applied] = field(init=False, default_factory=list)
     _current: Checked | None = field(init=False, default=None)
+    _plans: bool = field(init=False, default=False)
     _rehearses: bool = field(init=False, default=False)
 
     @property
     def again(self) -> str:
-        """The command that goes on; after a rehearsal, with another one."""
-        flags = [self.target.flags, *self.options.flags, "--rehearse" if self._rehearses else ""]
+        """The command that goes on; after a plan or a rehearsal, with another one."""
+        flags = [self.target.flags, *self.options.flags, "--plan" if self._plans else "", "--rehearse" if self._rehearses else ""]
         return " ".join(filter(None, ["invoke migrate", *flags]))
 
     def plan(self) -> tuple[Facts, Plan]:
         """What a run would do. Nothing is written: the server is only asked in transactions in which it would refuse to."""
+        self._plans = True
         return self._connected(self._looked)
 
     def apply(self) -> Outcome:

@@ -200,6 +200,7 @@ def test_everything_that_is_wrong_is_listed_at_once_before_anything_is_written(d
 
     assert result.returncode == 1
     assert "nothing was applied" in result.stderr
+    assert migrate(database, folder, "embedded", "--plan").stderr == result.stderr.removesuffix("\n") + " --plan\n"
     listed = [line.strip() for line in result.stderr.splitlines() if line.startswith("  ")]
     a, b = (quoted(folder / name) for name in ("0001_a.sql", "0002_b.sql"))
     repair = f"invoke migrations.repair 0001 --dsn - --psql embedded --migrations-dir {quoted(folder)}"
