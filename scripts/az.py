@@ -27,7 +27,13 @@ from scripts.secret import Secret
 from scripts.shell import Result
 
 OLDEST = (2, 87)
-INSTALL_HINT = "install azure-cli 2.87 or newer: https://learn.microsoft.com/cli/azure/install-azure-cli"
+_PAGE = "https://learn.microsoft.com/cli/azure/install-azure-cli"
+# It weighs hundreds of megabytes, and forbids the Invoke that runs this: so an environment of its own.
+_BY_PIP = (
+    "python3 -m venv ~/azure-cli && ~/azure-cli/bin/pip install --require-hashes -r requirements/azure.txt, "
+    f"and put ~/azure-cli/bin on PATH; or as {_PAGE} says"
+)
+INSTALL_HINT = f"install azure-cli 2.87 or newer: {_PAGE if shell.WINDOWS else _BY_PIP}"
 _SERVER = ("postgres", "flexible-server")
 _ASKING = 180.0  # seconds for an answer; az itself retries for some of them
 _DOING = 3600.0  # seconds for a long operation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from scripts.errors import ExitCode, OpsError, UsageError
 from scripts.failures import Way
 from scripts.flexible import Server
 from scripts.secret import Secret
-from scripts.shell import Result
+from scripts.settings import ROOT
+from scripts.shell import WINDOWS, Result
 from tests.azure.regions import Region as EmulatedRegion
 from tests.unit.azure import (
     SKUS,
@@ -76,7 +78,10 @@ class Calls:
 def test_without_az_there_is_a_way_to_install_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="az command is not on PATH") as caught:
         Az({"PATH": str(tmp_path)})
-    assert "install azure-cli 2.87" in caught.value.hint
+    assert caught.value.hint.startswith("install azure-cli 2.87")
+    assert "https://learn.microsoft.com/" in caught.value.hint
+    lock = re.search(r"-r (\S+),", caught.value.hint)
+    assert WINDOWS or (lock is not None and "azure-cli==" in (ROOT / lock[1]).read_text(encoding="utf-8"))
 
 
 def test_az_runs_in_an_empty_folder_that_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
