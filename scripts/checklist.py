@@ -204,9 +204,12 @@ class Checklist:
 
     def _making_of_app(self) -> str:
         """The command that makes the application's role, and keeps its DSN where it is looked for."""
-        is_kept = False
-        with contextlib.suppress(OpsError):  # the database's own check tells it
+        try:
             is_kept = self._goal().app_file is not None
+        except OpsError:
+            is_kept = False  # the database's own check tells it
+            if not any(self._dsns()):
+                return f"invoke quickstart makes it; for another server, {ADMIN_DSN} in {self._found.file_name} comes first"
         goes = "" if is_kept else f"--secrets-file {shell.quoted(self._found.file_name)}"
         return " ".join(filter(None, ["invoke roles", self._again(), goes]))
 

@@ -216,7 +216,11 @@ def _no_app(app_file: Path | None, flags: str, found: Sources) -> UsageError:
     """The application's DSN isn't where it is looked for: in a file of a server of this machine, or in the settings."""
     where = app_file or f"POSTGRES_DSN, in the environment or in {found.file_name}"
     goes = [] if app_file else [f"--secrets-file {quoted(found.file_name)}"]
-    hint = f"put it there; or, for a new password: {' '.join(filter(None, ['invoke roles', flags, *goes]))}"
+    roles = " ".join(filter(None, ["invoke roles", flags, *goes]))
+    hint = f"put it there; or, for a new password: {roles}"
+    if app_file is None and "--dsn" not in flags and found.get(settings.ADMIN_DSN) is None:  # for roles, no database is named
+        admin = f"put {settings.ADMIN_DSN} into {found.file_name}, then: {roles}"
+        hint = f"the server of `invoke up` keeps its own: add --local; of another one, put it there, or to make it: {admin}"
     return UsageError(f"the application's DSN is not at hand: {where} holds none", hint)
 
 

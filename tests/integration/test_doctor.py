@@ -442,6 +442,7 @@ def test_nothing_configured_is_no_failure_and_says_what_comes_next(setup: Setup)
     assert {"database", "app dsn", "azure", ".env keys"} <= set(of("unset", checks))
     assert checks["database"]["next"].startswith("invoke quickstart")
     assert set(of("skipped", checks)) >= {"host", "login", "migrations", "server name", "region", "rights"}
+    assert checks["app dsn"]["next"] == "invoke quickstart makes it; for another server, POSTGRES_ADMIN_DSN in .env comes first"
     said = setup.invoke().stdout
     assert "next: invoke quickstart" in said
     assert "(see database)" in said

@@ -363,4 +363,9 @@ def test_as_app_without_its_dsn_says_how_to_get_one(database: Database, tmp_path
     assert result.returncode == 2
     assert "the application's DSN is not at hand: POSTGRES_DSN, in the environment or in" in result.stderr
     assert f"invoke roles --env-file '{settings}' --psql embedded --secrets-file '{settings}'\n" in result.stderr
+    settings.write_text("")
+    nowhere = invoke("psql", "--as-app", "--env-file", str(settings), stdin="select 40 + 2;\n")
+    assert nowhere.returncode == 2
+    assert "next:  the server of `invoke up` keeps its own: add --local; of another one" in nowhere.stderr
+    assert f"put POSTGRES_ADMIN_DSN into {settings}, then: invoke roles --env-file" in nowhere.stderr
     assert "42" not in result.stdout
