@@ -35,6 +35,8 @@ def way_in(flags: Mapping[str, Any], target: Target, console: Console) -> Iterat
     """
     if flags["plan"]:
         raise UsageError("--plan changes nothing, and so opens no firewall", "leave one of them away")
+    if target.app_file is not None:
+        raise UsageError("--open-firewall is for a server in Azure, and --local leads to this machine", "leave one of them away")
     name, is_azure, _ = target.dsn.hosts[0].partition(DOMAIN)
     if is_azure and flags["server_name"] not in (None, name):
         raise UsageError(f"--server-name {flags['server_name']}, and the DSN leads to {name}", "leave --server-name away")

@@ -6,6 +6,7 @@ The same pipeline runs against Azure and on this machine.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,7 @@ def command(flags: Mapping[str, Any], again: str, console: Console) -> ExitCode:
         request.Reader(flags, found, problems).finish()
     else:
         client = Az(found.env, redact=console.redact)  # before all that is asked for, which would be for nothing without it
-        asked = request.read(flags, found, caller.address, problems)
+        asked = request.read(flags, found, functools.partial(caller.address, takes_ranges=True), problems)
     for password in (asked.password if asked else None, filling.roles.password if filling.roles else None):
         if password is not None:
             console.conceal(password[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from urllib.error import URLError
+
 import pytest
 
 from scripts import caller
@@ -47,3 +50,20 @@ def test_a_setting_that_is_no_address_says_where_it_stands() -> None:
 def test_0_0_0_0_would_let_in_all_of_azure_and_is_nobodys_address() -> None:
     with pytest.raises(OpsError, match=r"is no machine's address: 0\.0\.0\.0"):
         caller.address(Sources({"POSTGRES_CURRENT_IP": "0.0.0.0"}, {}, ".env"))
+
+
+@pytest.mark.parametrize("error", [URLError(socket.gaierror(-2, "Name or service not known")), TimeoutError(110, "timed out")])
+def test_a_service_that_can_not_be_reached_says_why_in_plain_words(error: OSError) -> None:
+    def fetch(url: str) -> str:
+        raise error
+
+    with pytest.raises(OpsError, match=r"can't be reached: (Name or service not known|timed out)$"):
+        caller.address(NOTHING, fetch)
+
+
+def test_a_hint_names_flags_only_where_the_command_has_them() -> None:
+    for takes_ranges in (False, True):
+        with pytest.raises(OpsError) as caught:
+            caller.address(NOTHING, lambda url: "", takes_ranges=takes_ranges)
+        assert caught.value.hint.startswith("set POSTGRES_CURRENT_IP to the address")
+        assert ("--allow-cidr" in caught.value.hint) is takes_ranges

@@ -264,10 +264,20 @@ class Addressed:
     host: str
     env: Mapping[str, str]
     found: Sources = field(default_factory=lambda: Sources({}, {}, ".env"))
+    app_file: Path | None = None
 
     @property
     def dsn(self) -> Dsn:
         return Dsn({"user": "me", "host": self.host, "dbname": "d"}, Secret("x"))
+
+
+def test_a_server_of_this_machine_has_no_firewall_to_open() -> None:
+    console = Console(out=io.StringIO(), err=io.StringIO())
+    flags = {"open_firewall": True, "plan": False, "server_name": None}
+    goal = cast("Target", Addressed("127.0.0.1", {"PATH": ""}, app_file=Path("app.env")))
+    with pytest.raises(UsageError, match="--local leads to this machine") as caught, opening.way_in(flags, goal, console):
+        raise AssertionError("the block was entered")
+    assert caught.value.hint == "leave one of them away"
 
 
 @pytest.mark.parametrize(
