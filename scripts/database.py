@@ -258,10 +258,11 @@ def migrations(seen: Seen, folder: Path, command: Callable[[str], str]) -> Verdi
     if seen.rows is None:
         said = f"{seen.facts.user} may not read {ledger.TABLE}"
         return checkup.warning(said, f"put an administrator's DSN into {settings.ADMIN_DSN}")
-    found, _ = safety.read_folder(folder)
+    found, checked = safety.read_folder(folder)
     plan = make_plan(found, seen.rows, command=command)
-    if plan.problems or plan.started:
-        first = [str(problem) for problem in plan.problems] or [
+    problems = [*plan.problems, *safety.check_all(plan.pending, folder, checked)]
+    if problems or plan.started:
+        first = [str(problem) for problem in problems] or [
             f"{entry.file} was started and has not ended" for entry in plan.started
         ]
         return checkup.problem(some(first, 1), command("status"))

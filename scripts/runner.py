@@ -233,11 +233,7 @@ class Runner:
 
     def _planned(self, rows: Sequence[Row]) -> Plan:
         plan = self._compared(rows)
-        problems = list(plan.problems)
-        for migration in plan.pending:
-            if migration.file not in self.checked:
-                self.checked[migration.file] = safety.check(migration, self.folder.path)
-            problems += self.checked[migration.file].problems
+        problems = [*plan.problems, *safety.check_all(plan.pending, self.folder.path, self.checked)]
         if problems:
             raise safety.refusal(problems, self.folder.path, self.again)
         return plan

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -151,6 +151,16 @@ def refusal(problems: Sequence[Problem], folder: Path, again: str) -> OpsError:
         f"{counted(len(problems), 'problem')} in {folder}; nothing was applied:\n{listed}",
         f"mend the files (rules: migrations/README.md), then: {again}",
     )
+
+
+def check_all(migrations: Iterable[Migration], folder: Path, checked: dict[str, Checked]) -> list[Problem]:
+    """What is wrong with files. Those that are not in `checked` yet are read through, and kept there."""
+    problems: list[Problem] = []
+    for migration in migrations:
+        if migration.file not in checked:
+            checked[migration.file] = check(migration, folder)
+        problems += checked[migration.file].problems
+    return problems
 
 
 def check(migration: Migration, folder: Path) -> Checked:

@@ -14,7 +14,7 @@ from scripts.target import Target
 
 def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode:
     """Prints every migration with its state and a summary; PENDING unless all are applied and unchanged."""
-    found, _ = safety.read_folder(folder)
+    found, checked = safety.read_folder(folder)
 
     def look(session: Session) -> tuple[ledger.Facts, Plan]:
         facts, rows = ledger.observe(session.read)
@@ -37,7 +37,8 @@ def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode
         rows.append([entry.file, entry.state.value, *when, took])
     if rows:
         console.table(rows)
-    for problem in plan.problems:
+    problems = [*plan.problems, *safety.check_all(plan.pending, folder, checked)]  # all that `migrate` would refuse
+    for problem in problems:
         console.say(f"  {problem}")
     counts = {state: plan.count(state) for state in State}
     console.say(", ".join(f"{count} {state.value}" for state, count in counts.items() if count) or "no migrations")
@@ -46,7 +47,7 @@ def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode
             "target": str(target.dsn),
             "server_version": facts.version,
             "summary": {state.value: count for state, count in counts.items()},
-            "problems": [str(problem) for problem in plan.problems],
+            "problems": [str(problem) for problem in problems],
             "migrations": [
                 {
                     "version": entry.version,
@@ -60,5 +61,5 @@ def run(target: Target, folder: Path, wait: float, console: Console) -> ExitCode
             ],
         }
     )
-    fine = not plan.problems and counts[State.APPLIED] + counts[State.RETIRED] == len(plan.entries)
+    fine = not problems and counts[State.APPLIED] + counts[State.RETIRED] == len(plan.entries)
     return ExitCode.OK if fine else ExitCode.PENDING

@@ -335,6 +335,11 @@ def a_migration_that_was_changed(setup: Setup) -> None:
         file.write("SELECT 1;\n")
 
 
+@breaks("migrations", "0099_broken.sql: holds nothing to run", "invoke status")
+def a_pending_file_that_migrate_refuses(setup: Setup) -> None:
+    (setup.project / "migrations" / "0099_broken.sql").write_text("-- nothing\n")
+
+
 @breaks("app dsn", "the application's login roles are", "backtest-service-user")
 def an_administrator_as_the_application(setup: Setup) -> None:
     setup.settings["POSTGRES_DSN"] = setup.database.uri

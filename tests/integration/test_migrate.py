@@ -221,6 +221,8 @@ def test_everything_that_is_wrong_is_listed_at_once_before_anything_is_written(d
     assert expected <= set(listed)
     assert {line.split(":")[0] for line in listed} == {line.split(":")[0] for line in expected}
     assert "0010_fine" not in result.stderr
+    words = ("status", "--dsn", "-", "--psql", "embedded", "--migrations-dir", str(folder), "--json")
+    assert json.loads(invoke(*words, stdin=database.uri).stdout)["problems"] == listed
     assert database.dump() == dump
     assert database.ledger() == ledger
 
