@@ -23,7 +23,7 @@ from scripts.flexible import Server, Wanted
 from scripts.gh import Gh
 from scripts.machine import Programs
 from scripts.request import Reader, variable
-from scripts.settings import ADMIN_DSN, APP_DSN, DEPLOY, MIGRATIONS, ROOT, Sources, Value
+from scripts.settings import ADMIN_DSN, APP_DSN, DEPLOY, LOCAL, MIGRATIONS, ROOT, Sources, Value
 from scripts.target import Target
 
 _ANY_ADDRESS = "203.0.113.1"  # stands for this machine's, which nothing here needs
@@ -78,7 +78,7 @@ class Checklist:
     def _machine(self) -> list[Check]:
         return [
             Check(name="python", look=lambda: machine.python(ROOT / "requirements" / "runtime.txt")),
-            Check(name="disk", look=lambda: machine.disk(ROOT)),
+            Check(name="disk", look=lambda: machine.disk(ROOT, LOCAL, needed=not any(self._dsns()))),
             Check(name="docker", look=self._docker, by_hand="docker info"),
             Check(
                 name="psql",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -102,8 +103,34 @@ def docker(env: Mapping[str, str], run_together: RunTogether = shell.run_togethe
     return checkup.ok(f"engine {version} of {named}")
 
 
-def disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Verdict:
-    """Whether there is room for a server's data."""
+def may_write(folder: Path) -> bool:
+    """Whether this user can make files in a folder."""
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def disk(
+    folder: Path,
+    local: Path,
+    usage: Callable[[Path], Any] = shutil.disk_usage,
+    may_write: Callable[[Path], bool] = may_write,
+    *,
+    needed: bool = True,
+) -> Verdict:
+    """Whether there is room for a server's data, and leave to write them.
+
+    `local` is the folder in which `invoke up` keeps them. `needed`: no other server is named, so it is the one to be used.
+    """
+    try:
+        places = [local, *sorted(path for path in local.iterdir() if path.is_dir())]
+    except FileNotFoundError:
+        places = [folder]
+    except OSError:
+        places = [local]
+    closed = next((place for place in places if not may_write(place)), None)
+    if closed is not None:
+        own = "let your user write there" if shell.WINDOWS else f'sudo chown -R "$(id -un)" {quoted(closed)}'
+        said = f"you may not write into {closed}, where `invoke up` keeps its server"
+        return (checkup.problem if needed else checkup.warning)(said, f"{own}; or use a copy of the project that is yours")
     free = usage(folder).free
     room = f"{free / _MIB / 1024:.1f} GiB free" if free >= _TIGHT else f"{free // _MIB} MiB free"
     way = "make room: invoke down --purge (the servers of `invoke up`), docker system prune (what Docker no longer needs)"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scripts import az, checkup, database, doctor, dotfile, github, hygiene, machine, subscription, workflow
+from scripts import az, checkup, database, doctor, dotfile, github, hygiene, machine, shell, subscription, workflow
 from scripts import dsn as dsns
 from scripts import target as targets
 from scripts.az import AzError, Permission
@@ -153,7 +153,25 @@ Usage = namedtuple("Usage", "free")
 
 @pytest.mark.parametrize(("free", "state"), [(5 * GIB, State.OK), (GIB // 2, State.WARNING), (GIB // 10, State.PROBLEM)])
 def test_room_on_the_disk(free: int, state: State) -> None:
-    assert machine.disk(Path(), lambda _: Usage(free)).state is state
+    assert machine.disk(Path(), Path("none"), lambda _: Usage(free)).state is state
+
+
+def test_a_folder_that_belongs_to_somebody_else(tmp_path: Path) -> None:
+    local = tmp_path / ".local"
+
+    def look(closed: Path | None, *, needed: bool = True) -> Verdict:
+        return machine.disk(tmp_path, local, lambda _: Usage(5 * GIB), lambda place: place != closed, needed=needed)
+
+    assert look(tmp_path).state is State.PROBLEM
+    (local / "embedded-16").mkdir(parents=True)
+    assert look(tmp_path).state is State.OK  # nothing is made there any more
+    for closed in (local, local / "embedded-16"):
+        verdict = look(closed)
+        assert verdict.state is State.PROBLEM
+        assert f"you may not write into {closed}" in verdict.says
+        assert str(closed) in verdict.mend or shell.WINDOWS
+        assert look(closed, needed=False).state is State.WARNING
+    assert look(None).state is State.OK
 
 
 LOCK = """a==1.0 \\
