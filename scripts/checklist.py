@@ -171,6 +171,8 @@ class Checklist:
         try:
             return checkup.ok(f"no DSN is set: the server of `invoke up`, {self._goal().dsn}")
         except OpsError as error:
+            if error.hint:  # a server runs, and can't be used
+                return checkup.failed(error)
             return checkup.unset(error.message, f"invoke quickstart; for another server, {ADMIN_DSN} in {self._found.file_name}")
 
     def _observe(self) -> Seen:

@@ -30,6 +30,7 @@ HOST = "127.0.0.1"
 _ACCOUNT = "pgserver"  # PostgreSQL refuses to run as root; this is the wheel's own name for the other user
 _SOCKET_PATH_LIMIT = 100  # bytes; sun_path holds 104 on macOS and 108 on Linux, with the NUL
 _NOT_RUNNING = 3  # how `pg_ctl status` says so; whatever else keeps it from an answer has another exit code
+_ANEW = "its data can't be reached without it, and can be made anew: invoke down --purge, then: invoke quickstart"
 _START_DEADLINE = 30.0  # seconds; a start takes 0.6 s, and after a crash it waits for the old processes to go
 
 
@@ -91,7 +92,18 @@ class Embedded:
         """The administrator's DSN of the server that runs, or ran last."""
         host = str(self.socket_folder) if by_socket else HOST
         params = {"user": ADMIN, "host": host, "port": str(self._port()), "dbname": DATABASE}
-        return Dsn(params, Secret(self.password_file.read_text(encoding="utf-8")))
+        return Dsn(params, self._password())
+
+    def _password(self) -> Secret:
+        """Raises OpsError: one that is lost can't be had from anywhere else."""
+        try:
+            return Secret(self.password_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise OpsError(f"the server's password is gone: there is no {self.password_file}", _ANEW) from None
+        except OSError as error:
+            raise OpsError(
+                f"the server's password can't be read: {error.strerror}: {self.password_file}", shell.let_in(self.home)
+            ) from None
 
     def running(self) -> bool:
         """Whether its server runs and listens; no process is started to find out."""
@@ -113,6 +125,8 @@ class Embedded:
         program("postgres", self.version)  # raises before anything is made
         if self.data.is_dir() and self.running():
             return False
+        if self.data.is_dir():
+            self._password()  # raises: a new one would not be the one that the data know
         self._prepare_folders()
         if not self.data.is_dir():
             self._initialise()
@@ -287,6 +301,8 @@ class Embedded:
             passfile.unlink(missing_ok=True)
         if result.code != 0:
             self.stop()
+            if "password authentication failed" in result.err:
+                raise OpsError(f"the server doesn't take the password in {self.password_file}; it was stopped again", _ANEW)
             raise OpsError(f"the database {DATABASE} can't be made: {result.err.strip()}", f"the server's log: {self.log}")
 
     def _log_end(self) -> str:

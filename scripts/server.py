@@ -117,8 +117,9 @@ def local(found: Sources, *, home: Path = settings.LOCAL, say: Say = lambda text
     choice = _remembered(home)
     if choice is not None and choice.kind == "embedded":  # the usual case, without waiting for the lock
         server = _server(choice, found, home, say)
-        if server.running():
-            return _up(choice, server, False)
+        with _usable(home):
+            if server.running():
+                return _up(choice, server, False)
     running = up(found, home=home, say=say)
     if running.started:  # also when what it was started for goes wrong
         say(f"started {running.choice}; invoke down stops it")
@@ -131,7 +132,8 @@ def standing(found: Sources, *, home: Path = settings.LOCAL) -> Up | None:
     if choice is None:
         return None
     server = _server(choice, found, home, lambda text: None)
-    return _up(choice, server, False) if server.running() else None
+    with _usable(home):
+        return _up(choice, server, False) if server.running() else None
 
 
 def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, say: Say = lambda text: None) -> Down:
@@ -157,8 +159,9 @@ def down(found: Sources, *, purge: bool = False, home: Path = settings.LOCAL, sa
 
 
 def describe(home: Path = settings.LOCAL) -> str:
-    """The servers whose data `down --purge` would delete, for the question before it."""
-    return " and ".join(f"{choice} ({_home(choice, home)})" for choice in _kept(home))
+    """The servers whose data `down --purge` would delete, for the question before it. Raises OpsError."""
+    with _usable(home):
+        return " and ".join(f"{choice} ({_home(choice, home)})" for choice in _kept(home))
 
 
 def _kept(home: Path) -> list[Choice]:
@@ -244,18 +247,31 @@ def _remembered(home: Path) -> Choice | None:
 def _lock(home: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
+    with _usable(home):
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            with FileLock(home / "server.lock", timeout=_LOCK_TIMEOUT):
+                yield
+        except Timeout:  # an OSError, too
+            raise OpsError(
+                f"another `invoke up` or `invoke down` has been at work for {_LOCK_TIMEOUT:g} s", "wait, or end it"
+            ) from None
+
+
+@contextlib.contextmanager
+def _usable(home: Path) -> Iterator[None]:
+    """Says of a folder that belongs to somebody else, or is full, what mends it."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / "server.lock", timeout=_LOCK_TIMEOUT):
-            yield
-    except Timeout:
-        raise OpsError(
-            f"another `invoke up` or `invoke down` has been at work for {_LOCK_TIMEOUT:g} s", "wait, or end it"
-        ) from None
+        yield
     except OSError as error:
-        hints = {errno.EACCES: "run this as the user who owns the folder", errno.ENOSPC: "make room on that disk"}
-        hint = hints.get(error.errno or 0, "make it a folder that you may write, or run this in a copy of the project")
-        raise OpsError(f"{home} can't be written: {error.strerror}: {error.filename}", hint) from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            hint = shell.let_in(home)
+        elif error.errno == errno.ENOSPC:
+            hint = "make room on that disk"
+        else:
+            hint = "make it a folder that you may write, or run this in a copy of the project"
+        where = f": {error.filename}" if error.filename else ""
+        raise OpsError(f"{home} can't be used: {error.strerror}{where}", hint) from None
 
 
 def show(running: Up, console: Console) -> None:

@@ -341,6 +341,15 @@ class Finished:
         return self.result.code
 
 
+def let_in(folder: Path) -> str:
+    """What to do about a folder in which something belongs to another user, as after one run under sudo."""
+    if WINDOWS:
+        return f"run this as the user who owns {folder}"
+    return (
+        f'run this as the user who owns it, or, with its server stopped, take it over: sudo chown -R "$(id -un)" {quoted(folder)}'
+    )
+
+
 def write_private(path: Path, text: str) -> None:
     """Writes a file that only its owner can read, at no moment readable by others and at none half-written."""
     new = path.with_name(f"{path.name}.{os.getpid()}")

@@ -34,12 +34,13 @@ pytestmark = pytest.mark.embedded  # and the tests of Docker, which have their o
 NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
 FOUND = Sources(ENV, {}, ".env")
 DEADLINE = 60.0  # seconds, for whatever is waited for
-# Does what its arguments say: HOME VERSION (up | down | become UID GID)...
+# Does what its arguments say: HOME VERSION (up | down | become UID GID | refused-ACTION)...
 PROGRAM = """
 import json, os, sys
-import encodings.idna, filelock, psycopg, secrets  # while it may read them, wherever Python is installed
+import encodings.idna, filelock, psycopg, pwd, secrets, shlex  # while it may read them, wherever Python is installed
 from pathlib import Path
 from scripts import server
+from scripts.errors import OpsError
 from scripts.settings import Sources
 
 found, home = Sources(dict(os.environ), {}, ".env"), Path(sys.argv[1])
@@ -53,6 +54,13 @@ for action in sys.argv[3:]:
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
+    elif action.startswith("refused"):
+        calls = {"up": server.up, "local": server.local, "standing": server.standing, "down": server.down}
+        calls["describe"] = lambda found, home: server.describe(home)
+        try:
+            print(json.dumps({"answer": repr(calls[action.removeprefix("refused-")](found, home=home))}))
+        except OpsError as error:
+            print(json.dumps({"message": error.message, "hint": error.hint}))
     else:
         print(json.dumps({"stopped": server.down(found, home=home).stopped}))
 """
@@ -147,7 +155,7 @@ def test_a_server_that_can_not_be_started_is_not_the_one_that_is_meant_afterward
 @pytest.mark.once
 def test_a_file_where_the_data_are_to_be_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OpsError, match=r"file can't be written: File exists") as raised:
+    with pytest.raises(OpsError, match=r"file can't be used: File exists") as raised:
         server.up(FOUND, home=tmp_path / "file")
     assert raised.value.hint == "make it a folder that you may write, or run this in a copy of the project"
 
@@ -382,6 +390,69 @@ def test_it_works_as_another_user_beside_root_s_own(home: Path, version: int) ->
     finally:
         as_nobody("down")
         shutil.rmtree(theirs)
+
+
+@pytest.mark.once
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no mode bits")
+def test_what_belongs_to_another_user_is_said_with_the_way_out(version: int) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    nobody = pwd.getpwnam("nobody")
+    top = Path(tempfile.mkdtemp(prefix="home-of-root-"))  # not below pytest's own folder, which is closed to nobody
+    top.chmod(0o755)
+    home = top / "local"
+
+    def as_nobody(*actions: str) -> list[dict[str, str]]:
+        argv = program(home, version, f"become {nobody.pw_uid} {nobody.pw_gid}", *(f"refused-{action}" for action in actions))
+        ended = subprocess.run(argv, cwd=ROOT, env=ENV, capture_output=True, text=True, check=False, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+        return [json.loads(line) for line in ended.stdout.splitlines()]
+
+    try:
+        password = Path(server.up(FOUND, version=version, home=home).password_file)
+        password.parent.parent.chmod(0o755)
+        for answer in as_nobody("local", "up"):
+            assert str(home) in answer["message"]
+            assert "Permission denied" in answer["message"]
+            assert "written" not in answer["message"]
+            assert f'sudo chown -R "$(id -un)" {home}' in answer["hint"]
+        home.chmod(0o700)
+        for answer in as_nobody("describe", "up", "down"):
+            assert answer["message"].startswith(f"{home} can't be used: Permission denied: {home}/")
+            assert f'sudo chown -R "$(id -un)" {home}' in answer["hint"]
+        assert as_nobody("standing") == [{"answer": "None"}]
+    finally:
+        server.down(FOUND, purge=True, home=home)
+        shutil.rmtree(top)
+
+
+@pytest.mark.once
+def test_a_password_that_is_lost_is_said_and_never_made_anew_for_data_that_know_another(machine: Machine) -> None:
+    up = machine.invoke("up", "--json")
+    password = Path(json.loads(up.stdout)["password_file"])
+    lost = (
+        f"error: the server's password is gone: there is no {password}\n"
+        "next:  its data can't be reached without it, and can be made anew: invoke down --purge, then: invoke quickstart\n"
+    )
+    kept = password.read_text()
+    password.unlink()
+    seen = {check["name"]: check for check in json.loads(machine.invoke("doctor", "--json").stdout)["checks"]}
+    assert seen["database"]["state"] == "problem"
+    assert seen["database"]["next"].endswith("invoke down --purge, then: invoke quickstart")
+    for words in (["status", "--local"], ["up"], ["down"], ["up"], ["quickstart"]):
+        ended = machine.invoke(*words)
+        assert (ended.returncode, ended.stderr) == ((0, "") if words == ["down"] else (1, lost)), words
+    assert not password.exists()
+    password.write_text("another one")
+    wrong = machine.invoke("up")
+    assert wrong.returncode == 1
+    assert f"error: the server doesn't take the password in {password}; it was stopped again\n" in wrong.stderr
+    assert "invoke down --purge, then: invoke quickstart" in wrong.stderr
+    password.write_text(kept)
+    assert machine.invoke("up").returncode == 0
+    password.unlink()
+    assert machine.invoke("down", "--purge", "--yes").returncode == 0
+    assert machine.invoke("up").returncode == 0
 
 
 # Docker.
