@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,23 @@ def starting(monkeypatch: pytest.MonkeyPatch, start: Callable[[list[str]], objec
     """Has `start` take the place of what starts a command: exec, and on Windows a process."""
     monkeypatch.setattr(os, "execvp", lambda program, argv: start([program, *argv[1:]]))
     monkeypatch.setattr(subprocess, "call", start)
+
+
+class Pip:
+    """Takes the place of the process that pip is."""
+
+    def __init__(self, code: int = 0, said: str = "", then: Callable[[list[str]], object] = lambda argv: None) -> None:
+        self.returncode, self.stderr, self.then = code, said.splitlines(keepends=True), then
+
+    def __call__(self, argv: list[str], **_: object) -> Pip:
+        self.then(argv)
+        return self
+
+    def __enter__(self) -> Pip:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def refuse(*args: object, **_: object) -> None:
@@ -121,13 +139,14 @@ def test_an_environment_that_does_not_match_is_made_from_both_locks_with_their_h
     made_at: list[Path] = []
     installed: list[list[str]] = []
 
-    def call(argv: list[str]) -> int:
+    def then(argv: list[str]) -> None:
         assert not made.STAMP.exists() or made.STAMP.read_text() != made.fingerprint()  # written last
         installed.append(argv)
-        return 0
+        (made.BIN / "got").touch()
 
+    (made.BIN / "python").touch()
     monkeypatch.setattr(venv, "create", lambda path, **_: made_at.append(path))
-    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr(subprocess, "Popen", Pip(then=then))
     made.make_environment()
 
     assert made_at == [made.VENV]
@@ -135,16 +154,39 @@ def test_an_environment_that_does_not_match_is_made_from_both_locks_with_their_h
     assert argv[1:5] == ["-I", "-m", "pip", "install"]
     assert "--require-hashes" in argv
     assert [argv[index + 1] for index, word in enumerate(argv) if word == "--requirement"] == [str(lock) for lock in made.LOCKS]
-    assert made.STAMP.read_text() == made.fingerprint()
+    assert made.STAMP.read_text() == "\n".join([made.fingerprint(), "bin/got", "bin/python"])
     assert "making" in capsys.readouterr().err
+    monkeypatch.setattr(venv, "create", refuse)
+    made.make_environment()
+    (made.BIN / "got").unlink()
+    with pytest.raises(AssertionError, match="nothing had to be done"):
+        made.make_environment()
+    assert capsys.readouterr().err.endswith("runtime.txt, dev.txt: bin/got is missing\n")
 
 
-def test_a_failing_pip_leaves_no_stamp_and_says_what_to_do(made: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("said", "passes"),
+    [
+        ("ERROR: Could not find a version that satisfies the requirement invoke==3.0.3\n", True),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.\n    Expected sha256 00\n", False),
+        ("ERROR: Hashes are required in --require-hashes mode, but they are missing from some requirements.\n", False),
+        ("ERROR: Invalid requirement: '<<<<<<< HEAD'\n", False),
+    ],
+)
+def test_a_failing_pip_leaves_no_stamp_and_says_what_to_do(
+    made: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], said: str, passes: bool
+) -> None:
     made.STAMP.unlink()
     monkeypatch.setattr(venv, "create", lambda *_, **__: None)
-    monkeypatch.setattr(subprocess, "call", lambda argv: 1)
-    with pytest.raises(SystemExit, match="run the same command again"):
+    monkeypatch.setattr(subprocess, "Popen", Pip(1, said))
+    with pytest.raises(SystemExit) as caught:
         made.make_environment()
+    assert capsys.readouterr().err.endswith(said)
+    assert ("\nnext:      run the same command again" in str(caught.value), "HTTPS_PROXY" in str(caught.value)) == (
+        passes,
+        passes,
+    )
+    assert (f'\nnext:      git -C "{made.ROOT}" restore requirements' in str(caught.value)) is not passes
     assert not made.STAMP.exists()
 
 
@@ -158,6 +200,24 @@ def test_an_environment_that_cannot_be_made_names_the_package(
     monkeypatch.setattr(venv, "create", fail)
     with pytest.raises(SystemExit, match="python3-venv"):
         bootstrap.make_environment()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no sudo")
+@pytest.mark.parametrize("closed", [".venv", ""])
+def test_a_folder_of_another_user_is_said_with_the_way_out(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(venv, "create", fail)
+    if not closed:
+        bootstrap.BIN.rmdir()
+        bootstrap.VENV.rmdir()
+    with pytest.raises(SystemExit, match="Permission denied") as caught:
+        bootstrap.make_environment()
+    folder = bootstrap.VENV if closed else bootstrap.ROOT
+    assert f'\nnext:      sudo chown -R "$(id -un)" "{folder}"; or' in str(caught.value)
 
 
 @pytest.mark.parametrize("file", ["nox", "nox.exe"])
@@ -179,12 +239,23 @@ def test_no_command_shows_how_it_is_used(bootstrap: ModuleType, monkeypatch: pyt
     assert "python3 scripts/bootstrap.py invoke quickstart" in str(caught.value)
 
 
-def test_an_old_python_is_refused_with_its_version(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("there", "following"),
+    [
+        ("python3.12", "python3.12 scripts/bootstrap.py nox -s unit"),
+        ("", "install one: https://www.python.org/downloads/"),
+    ],
+)
+def test_an_old_python_is_refused_with_its_version_and_the_newer_one(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, there: str, following: str
+) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 10, 4, "final", 0))
     monkeypatch.setattr(sys, "version", "3.10.4 (main)")
     monkeypatch.setattr(venv, "create", refuse)
-    with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed; this is 3\.10\.4"):
-        bootstrap.main(["nox"])
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == there else None)
+    with pytest.raises(SystemExit, match=r"Python 3\.11 or newer is needed; this is 3\.10\.4") as caught:
+        bootstrap.main(["nox", "-s", "unit"])
+    assert str(caught.value).partition("\n")[2] == f"next:      {following}"
 
 
 def test_a_command_that_is_nowhere_is_named(made: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
