@@ -173,6 +173,13 @@ def command(body: Callable[..., ExitCode | None]) -> Task[Any]:
         except KeyboardInterrupt:
             console.failure(Interrupted("interrupted", "run the same command again: it goes on from what stands"))
             code = ExitCode.INTERRUPTED
+        except ModuleNotFoundError as error:
+            module = (error.name or "").partition(".")[0]
+            if module in ("", "scripts", *sys.stdlib_module_names):  # a bug of ours
+                raise
+            mend = f"{shell.BOOTSTRAP} invoke {called(body)}, which makes .venv anew; in another environment: invoke doctor --fix"
+            console.failure(OpsError(f"the Python package of `{module}` is missing in {sys.prefix}", mend))
+            code = ExitCode.FAILED
         except OSError as error:
             if not shell.is_broken_pipe(error):
                 raise

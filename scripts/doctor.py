@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts import checkup, dotfile, settings, shell
+from scripts import checkup, dotfile, machine, settings, shell
 from scripts import dsn as dsns
 from scripts.checklist import Checklist
 from scripts.checkup import Check, State, Verdict
@@ -33,16 +34,38 @@ class Options:
 
 
 def run(options: Options, console: Console) -> ExitCode:
-    """Prints what every check found, and mends what is safe to mend where that is asked for; FAILED when a problem is left."""
+    """Prints what every check found, and mends what is safe to mend where that is asked for; FAILED when a problem is left.
+
+    Raises OpsError when a package of the lock file is missing without which nothing can be looked at.
+    """
+    try:
+        return _run(options, console, {})
+    except ModuleNotFoundError:
+        verdict = machine.python(ROOT / "requirements" / "runtime.txt")
+        if verdict.fix is None:  # a bug of ours
+            raise
+        if not options.fix:
+            raise OpsError(verdict.says, " ".join(["invoke doctor --fix", *_flags(options)])) from None
+        done = verdict.fix()
+        console.say(f"fixed: {done}")
+        importlib.invalidate_caches()
+    return _run(options, console, {"python": done})
+
+
+def _flags(options: Options) -> list[str]:
+    return [f"--env-file {shell.quoted(options.env_file)}"] if options.env_file else []
+
+
+def _run(options: Options, console: Console, fixed: dict[str, str]) -> ExitCode:
     path = Path(options.env_file) if options.env_file else ROOT / ".env"
     found = _sources(options.env_file)
     _conceal(found, console)
-    flags = [f"--env-file {shell.quoted(options.env_file)}"] if options.env_file else []
+    flags = _flags(options)
     with Checklist(found, path, options.seconds, console, flags) as checklist:
         checks = checklist.checks
         seen = look(checks, options.seconds, flags)
         verdicts = checkup.told(checks, seen)
-        fixed = _fix(verdicts, console) if options.fix else {}
+        fixed |= _fix(verdicts, console) if options.fix else {}
         if fixed:
             again = look([check for check in checks if check.name in fixed], options.seconds, flags)
             verdicts = checkup.told(checks, {**seen, **again})

@@ -1,9 +1,13 @@
-"""`bootstrap.py` with real environments, of one small package: what is missing is put right, and what can't be is said."""
+"""What is missing in an environment is put right, and what can't be is said.
+
+By `bootstrap.py`, with real environments of one small package, and by the commands where a package is missing.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.database import ROOT, USERS_ENV
+from tests.database import ROOT, USERS_ENV, Machine
 
 pytestmark = pytest.mark.once
 INFO = "tiny-1.0.dist-info"
@@ -24,6 +28,28 @@ FILES = {
     f"{INFO}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     f"{INFO}/entry_points.txt": "[console_scripts]\ntiny = tiny:main\n",
 }
+# A Python in which python-dotenv isn't to be found as long as a file is there, which a run of pip takes away.
+WITHOUT_DOTENV = """
+import importlib.metadata, os, pathlib, sys
+
+missing = pathlib.Path(os.environ["TEST_MISSING"])
+if "pip" in sys.orig_argv:
+    missing.unlink()
+found = importlib.metadata.version
+
+def version(name):
+    if name == "python-dotenv" and missing.exists():
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+
+class Missing:
+    def find_spec(name, path, target=None):
+        if name == "dotenv" and missing.exists():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+importlib.metadata.version = version
+sys.meta_path.insert(0, Missing)
+"""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -112,3 +138,35 @@ def test_a_package_that_is_not_the_locked_one_sends_nobody_to_a_proxy(project: P
     way_out = ended.stderr.rpartition("bootstrap: ")[2]
     assert f'git -C "{project}" restore requirements' in way_out
     assert "HTTPS_PROXY" not in way_out
+
+
+@pytest.fixture
+def lacking(machine: Machine, tmp_path: Path) -> dict[str, str]:
+    """A project whose environment lacks python-dotenv until pip has run; what leads a command there."""
+    shutil.copytree(ROOT / "requirements", machine.project / "requirements")
+    (machine.project / ".env").write_text("POSTGRES_SSLMODE=require\n")
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_DOTENV)
+    (tmp_path / "missing").touch()
+    return {"PYTHONPATH": str(tmp_path), "TEST_MISSING": str(tmp_path / "missing")}
+
+
+def test_a_command_that_lacks_a_package_says_so_and_leads_to_where_it_is_made_good(
+    machine: Machine, lacking: dict[str, str]
+) -> None:
+    ended = machine.invoke("status", env=lacking)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        f"error: the Python package of `dotenv` is missing in {sys.prefix}",
+        "next:  python3 scripts/bootstrap.py invoke status, which makes .venv anew; in another environment: invoke doctor --fix",
+    ]
+
+
+def test_doctor_names_a_package_that_is_missing_and_with_fix_goes_on(machine: Machine, lacking: dict[str, str]) -> None:
+    named = machine.invoke("doctor", env=lacking)
+    assert named.returncode == 1
+    assert "is not in step with runtime.txt: python-dotenv is missing\nnext:  invoke doctor --fix\n" in named.stderr
+    fixed = machine.invoke("doctor", "--fix", "--json", env=lacking)
+    document = json.loads(fixed.stdout)
+    assert document["fixed"][0] == "installed what runtime.txt locks", fixed.stderr
+    assert {check["name"]: check["state"] for check in document["checks"]}["python"] == "ok"
+    assert machine.invoke("doctor", "--json", env=lacking).stderr == ""
