@@ -108,6 +108,8 @@ def in_git(path: Path, env: Mapping[str, str], ignore: Callable[[Path, str], str
     real = path.resolve()  # a link to a file elsewhere publishes nothing; that file may
     folder, name = real.parent, real.name
     top = git.root(folder, env)
+    if top is None and git.distrusted(folder, env):
+        return checkup.skipped("see tracked files")
     if top is None:
         return checkup.ok(f"{shown(path)} is in no git repository")
     if git.tracks(folder, name, env):

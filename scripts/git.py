@@ -48,6 +48,17 @@ def root(folder: Path, env: Mapping[str, str]) -> Path | None:
     return Path(said.rstrip("\n")) if said else None
 
 
+def distrusted(folder: Path, env: Mapping[str, str]) -> Path | None:
+    """The repository that a folder is in, where git leaves it alone because it belongs to another user.
+
+    Source: https://git-scm.com/docs/git-config#Documentation/git-config.txt-safedirectory; in whatever language git says it, the
+    command that has it trusted is the same.
+    """
+    result = _call(folder, env, "rev-parse", "--show-toplevel")
+    match = result and result.code != 0 and re.search(r"--add safe\.directory '?(.+?)'?$", result.err, re.MULTILINE)
+    return Path(match[1]) if match else None
+
+
 def tracks(folder: Path, file: str, env: Mapping[str, str]) -> bool:
     """Whether git knows a file of a folder, so that `git mv` can rename it."""
     return bool(_ask(folder, env, "ls-files", "-z", "--", file))

@@ -13,6 +13,7 @@ from scripts import checkup, git, rules
 from scripts.checkup import Verdict
 from scripts.console import one_line
 from scripts.errors import some
+from scripts.shell import quoted
 
 _EXCEPTED = "not-a-secret"  # in a line, says that what stands there opens nothing
 _SHOWN = 5  # places that are named; of more, the number
@@ -108,6 +109,9 @@ def tracked(folder: Path, env: Mapping[str, str], *, but: Path) -> Verdict:
     `but` is the file of the settings, which has a check of its own.
     """
     top = git.root(folder, env)
+    if top is None and (theirs := git.distrusted(folder, env)):
+        said = f"git leaves {theirs} alone, as it belongs to another user: what it tracks isn't known"
+        return checkup.warning(said, f"if you trust it: git config --global --add safe.directory {quoted(theirs)}")
     if top is None:
         return checkup.unset("no git repository here, or no git", "git init, and .env stays out of it by .gitignore")
     places = []

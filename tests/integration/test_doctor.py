@@ -481,6 +481,18 @@ def test_what_is_pending_or_cannot_be_asked_for_is_a_warning(setup: Setup) -> No
     assert "isn't registered" in warned["provider"]
 
 
+def test_a_clone_of_another_user_is_a_repository_all_the_same(setup: Setup) -> None:
+    setup.write()
+    git = setup.programs / "git"  # with git's own switch for this very case
+    git.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n')
+    git.chmod(0o755)
+    checks = setup.look()
+    said = checks["tracked files"]
+    assert (said["state"], checks[".env in git"]["state"]) == ("warning", "skipped")
+    assert said["says"] == f"git leaves {setup.project} alone, as it belongs to another user: what it tracks isn't known"
+    assert said["next"] == f"if you trust it: git config --global --add safe.directory {setup.project}"
+
+
 def test_what_hangs_holds_nothing_up(setup: Setup) -> None:
     setup.az = dict.fromkeys(setup.az, Reply(seconds=300))
     setup.write()
