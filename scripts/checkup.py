@@ -6,6 +6,7 @@ it rests on, and is not told where that one isn't right.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -106,8 +107,10 @@ def command(words: str, flags: str) -> str:
 
 
 def failed(error: OpsError) -> Verdict:
-    """What a command would stop with."""
-    return problem(" ".join(error.message.split()), " ".join(error.hint.split()))
+    """What a command would stop with, in one line. That nothing was done goes without saying: no check does anything."""
+    head, *listed = re.sub(r"; nothing was (done|applied):$", ":", error.message, flags=re.MULTILINE).split("\n  ")
+    said = " ".join([head, "; ".join(listed)])
+    return problem(" ".join(said.split()), " ".join(error.hint.split()))
 
 
 def late(check: Check, seconds: float, flags: Sequence[str] = ()) -> Verdict:

@@ -137,6 +137,13 @@ def test_a_program_that_was_ended_for_its_time_is_late_and_one_that_failed_is_a_
     assert found["failed"] == checkup.problem("it broke", "mend it")
 
 
+def test_what_a_command_lists_in_lines_is_told_in_one() -> None:
+    listed = OpsError("2 problems with the flags and settings; nothing was done:\n  A: no such\n  B is empty", "mend\nthem")
+    verdict = checkup.failed(listed)
+    assert (verdict.says, verdict.mend) == ("2 problems with the flags and settings: A: no such; B is empty", "mend them")
+    assert checkup.failed(OpsError("h can't be reached:\nno:\n\tIs it up?")).says == "h can't be reached: no: Is it up?"
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     def bug() -> Verdict:
         raise ZeroDivisionError
