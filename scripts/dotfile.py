@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
 import re
@@ -13,14 +12,12 @@ from pathlib import Path
 from scripts import checkup, git, shell
 from scripts.checkup import Verdict
 from scripts.errors import counted
-from scripts.settings import line_of, shown
+from scripts.settings import alike, is_broken, line_of, shown
 from scripts.shell import quoted
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # anything else, or a word alone, may be a secret, and isn't shown
 _EXAMPLE = re.compile(r"^#? ?([A-Z][A-Z0-9_]+)=", re.MULTILINE)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _OWN = re.compile(r"POSTGRES_ADMIN_PASSWORD_OF_[A-Z0-9_]+|POSTGRES_DSN_FORMER")  # which commands keep there themselves
-_ALIKE = 0.8  # of 1: a letter or two between them
 _EVERYBODY, _GROUP = stat.S_IRWXO, stat.S_IRWXG
 
 
@@ -49,11 +46,11 @@ def keys(path: Path, names: Collection[str]) -> Verdict:
     seen: dict[str, int] = {}
     for binding in parse_stream(io.StringIO(text)):
         line, key = line_of(binding), binding.key
-        if binding.error or (key is not None and (binding.value is None or not _NAME.fullmatch(key))):
+        if is_broken(binding):
             broken.append(f"line {line}")
         elif key is not None and key not in names and not _OWN.fullmatch(key):
-            alike = difflib.get_close_matches(key.upper(), names, n=1, cutoff=_ALIKE)
-            (mistyped if alike else strange).append(f"line {line}: {key}" + (f" (did you mean {alike[0]}?)" if alike else ""))
+            meant = alike(key, names)
+            (mistyped if meant else strange).append(f"line {line}: {key}" + (f" (did you mean {meant}?)" if meant else ""))
         elif key is not None and key in seen:
             double.append(f"{key} (lines {seen[key]} and {line})")
         if key is not None:

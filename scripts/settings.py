@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -31,6 +32,8 @@ ADMIN_DSN, ADMIN_PASSWORD = "POSTGRES_ADMIN_DSN", "POSTGRES_ADMIN_PASSWORD"
 APP_DSN = "POSTGRES_DSN"  # the name under which applications look for it
 _UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
 _TIMES = "write it as 30s, 500ms, 2min, or 0 for none"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")  # anything else, or a word alone, may be a secret, and isn't shown
+_ALIKE = 0.8  # of 1: a letter or two between two names
 DSN_VARIABLES = (ADMIN_DSN, APP_DSN)  # in the order in which they are looked for
 
 
@@ -111,7 +114,7 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
         from dotenv.parser import parse_stream
 
         bindings = list(parse_stream(io.StringIO(text)))
-        if broken := [str(line_of(binding)) for binding in bindings if binding.error]:
+        if broken := [str(line_of(binding)) for binding in bindings if is_broken(binding)]:
             # Left out, it could be the very one that counts, and another database would be taken instead.
             which = f"line {broken[0]} is" if len(broken) == 1 else f"lines {', '.join(broken)} are"
             raise UsageError(
@@ -126,6 +129,17 @@ def sources(env_file: str | None = None, env: Mapping[str, str] | None = None) -
 def kept(name: str, path: Path) -> Value | None:
     """A setting as one of our own files has it, which need not be there. Raises UsageError as `sources` does."""
     return sources(str(path), env={}).get(name) if path.is_file() else None
+
+
+def is_broken(binding: Binding) -> bool:
+    """Whether what python-dotenv has read is no KEY=value, but for comments and empty lines, which have no key."""
+    key = binding.key
+    return binding.error or (key is not None and (binding.value is None or not _NAME.fullmatch(key)))
+
+
+def alike(key: str, names: Collection[str]) -> str | None:
+    """The name that a misspelt one is meant to be: a letter or two between them, or small letters for capitals."""
+    return next(iter(difflib.get_close_matches(key.upper(), names, n=1, cutoff=_ALIKE)), None) if key not in names else None
 
 
 def line_of(binding: Binding) -> int:
@@ -152,10 +166,16 @@ def resolve_dsn(flag: str | None, found: Sources) -> tuple[Dsn, str]:
         value = found.get(name)
         if value:
             return dsns.parse(value.text, value.origin), value.origin
+    typos = [
+        f"rename {key} ({found.file_name}, line {found.lines[key]}) to {meant}"
+        for key in found.lines
+        if (meant := alike(key, DSN_VARIABLES))
+    ]
     raise UsageError(
         "no database is named: neither --dsn, nor POSTGRES_ADMIN_DSN or POSTGRES_DSN in the environment or in "
         f"{found.file_name}, nor --local",
-        "for a throwaway server on this machine, add --local; else put POSTGRES_ADMIN_DSN into .env (see .env.example)",
+        "; or ".join([*typos, "for a throwaway server on this machine, add --local"])
+        + f"; else put POSTGRES_ADMIN_DSN into {found.file_name} (see .env.example)",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import settings
+from scripts import dotfile, settings
 from scripts.errors import UsageError
 from scripts.secret import Secret
 from scripts.settings import Sources, Value
@@ -254,5 +254,31 @@ def test_a_line_that_is_no_setting_is_refused_as_it_may_be_the_one_that_counts(t
     with pytest.raises(UsageError, match=r"x\.env: line 3 is no KEY=value") as raised:
         settings.sources(str(path), {})
     assert "secret" not in str(raised.value) + str(raised.value.hint)
-    path.write_text("# a comment\nexport A=1\nB\nC='2'\n", encoding="utf-8")
+    # As `invoke doctor` has it: a word alone, and the rest of a DSN that was broken into two lines, are no settings either.
+    path.write_text('A=1\nPOSTGRES_ADMIN_DSN\n\npostgresql://u:secret@h/d?sslmode=require\nB="2\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"x\.env: lines 2, 4, 5 are no KEY=value"):
+        settings.sources(str(path), {})
+    lines = dotfile.keys(path, {"A", "B"}).says
+    assert "lines that are no KEY=value: line 2, line 4, line 5" in lines
+    path.write_text("# a comment\nexport A=1\n\nB=\nC='2'\n", encoding="utf-8")
     assert settings.sources(str(path), {}).file == {"A": "1", "C": "2"}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("POSTGRES_ADMIN_DNS", "POSTGRES_ADMIN_DSN"),
+        ("postgres_admin_dsn", "POSTGRES_ADMIN_DSN"),
+        ("POSTGRES_DSNS", "POSTGRES_DSN"),
+        ("POSTGRES_DSN_FORMER", None),
+        ("PGHOST", None),
+    ],
+)
+def test_a_misspelt_key_is_named_where_no_database_is(key: str, meant: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "x.env"
+    path.write_text(f"A=1\n{key}=postgresql://me:secret@h/d?sslmode=require\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="no database is named") as raised:
+        settings.resolve_dsn(None, settings.sources(str(path), {}))
+    renamed = f"rename {key} ({path}, line 2) to {meant}; or for a throwaway server"
+    assert raised.value.hint.startswith(renamed if meant else "for a throwaway server on this machine, add --local; else put")
+    assert "secret" not in raised.value.hint
