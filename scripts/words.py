@@ -112,7 +112,7 @@ def _unknown_flag(typed: str, task: str | None, grammar: Grammar) -> UsageError:
         return UsageError(f"{typed} is a flag of {_listed(owners)}, and not of {task}", _help(task))
     if found := near(flag, [*flags, "--help"]):
         return UsageError(f"{task} has no flag {typed}{_meant(found)}", _help(task))
-    elsewhere = near(flag, every)
+    elsewhere = [f"--{name}" for name in near(flag[2:], [name[2:] for name in every])]  # the dashes, all have in common
     where = f"; {elsewhere[0]} is a flag of {_listed(grammar.owners(elsewhere[0]))}" if elsewhere else ""
     return UsageError(f"{task} has no flag {typed}{where}", _help(task))
 

@@ -14,7 +14,7 @@ GRAMMAR = Grammar(
         "migrate": {"--to": True, "--local": False, "--plan": False, "--dsn": True, "--lock-wait": True},
         "status": {"--local": False, "--dsn": True},
         "roles": {"--local": False, "--dsn": True, "--admin-password": True},
-        "provision": {"--sku-name": True, "--local": False, "--plan": False},
+        "provision": {"--sku-name": True, "--local": False, "--plan": False, "--abort": False},
         "migrations.new": {"--name": True, "--json": False},
         "migrations.drift": {"--to": True},
         "migrations.reset": {"--plan": False},
@@ -57,6 +57,7 @@ def test_in_the_place_of_a_task(word: str, expected: str) -> None:
         ("migrate --sku-name", "--sku-name", "--sku-name is a flag of provision, and not of migrate"),
         ("migrate --sku-nmae", "--sku-nmae", "migrate has no flag --sku-nmae; --sku-name is a flag of provision"),
         ("migrate --xyzzy", "--xyzzy", "migrate has no flag --xyzzy"),
+        ("migrate --port", "--port", "migrate has no flag --port"),  # --abort is something else
         ("migrate now", "now", "migrate doesn't take 'now'"),
         ("migrate -", "-", "migrate doesn't take '-'"),
         ("migrate -p hunter2", "hunter2", "migrate doesn't take an argument (not shown: it may be secret)"),
