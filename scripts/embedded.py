@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import stat
@@ -30,8 +31,15 @@ HOST = "127.0.0.1"
 _ACCOUNT = "pgserver"  # PostgreSQL refuses to run as root; this is the wheel's own name for the other user
 _SOCKET_PATH_LIMIT = 100  # bytes; sun_path holds 104 on macOS and 108 on Linux, with the NUL
 _NOT_RUNNING = 3  # how `pg_ctl status` says so; whatever else keeps it from an answer has another exit code
-_ANEW = "its data can't be reached without it, and can be made anew: invoke down --purge, then: invoke quickstart"
+_REBUILD = "invoke down --purge, then: invoke quickstart"
+_ANEW = f"its data can't be reached without it, and can be made anew: {_REBUILD}"
 _START_DEADLINE = 30.0  # seconds; a start takes 0.6 s, and after a crash it waits for the old processes to go
+# What the log says when waiting helps: those that ran before are still there, or a port was taken meanwhile. It is in English, as
+# initdb is told --locale=C; the texts are those of PostgreSQL's miscinit.c, sysv_shmem.c, pqcomm.c.
+_PASSES = re.compile(
+    r"lock file .* already exists|pre-existing shared memory block|could not bind|Address already in use|could not fork"
+)
+_TRIES = 3  # of a start for which the log names another reason, which is likely to stay
 
 
 def program(name: str, version: int = 16) -> Path:
@@ -125,13 +133,15 @@ class Embedded:
         program("postgres", self.version)  # raises before anything is made
         if self.data.is_dir() and self.running():
             return False
-        if self.data.is_dir():
+        had_data = self.data.is_dir()
+        if had_data:
             self._password()  # raises: a new one would not be the one that the data know
         self._prepare_folders()
         if not self.data.is_dir():
             self._initialise()
         wanted = self._port()
         deadline = time.monotonic() + _START_DEADLINE
+        tries, said = 0, ""
         while True:
             # One that is starting or recovering keeps its port; a PID that another program has by now is not waited for long.
             if self._control("status").code == 0 and time.monotonic() < deadline - _START_DEADLINE / 2:
@@ -141,11 +151,17 @@ class Embedded:
             else:
                 port = wanted if wanted and _is_free(wanted) else _free_port()
                 self._configure(port)
-                if self._control("start", "--wait", f"--log={self.log}").code == 0:
+                before = self.log.stat().st_size
+                result = self._control("start", "--wait", f"--log={self.log}")
+                if result.code == 0:
                     break
-            if time.monotonic() > deadline:
+                said = self._log_end(before) or result.err.strip()
+                tries += not _PASSES.search(said)
+            if tries >= _TRIES or time.monotonic() > deadline:
+                anew = f"; or make its data anew: {_REBUILD}" if had_data and not is_copy else ""
                 raise OpsError(
-                    f"PostgreSQL {self.version} does not start in {self.home}:\n{self._log_end()}", f"its log: {self.log}"
+                    f"PostgreSQL {self.version} does not start in {self.home}:\n{said or self._log_end()}",
+                    f"mend what its log says, {self.log}{anew}",
                 )
             time.sleep(0.3)
         if wanted and port != wanted:
@@ -305,9 +321,10 @@ class Embedded:
                 raise OpsError(f"the server doesn't take the password in {self.password_file}; it was stopped again", _ANEW)
             raise OpsError(f"the database {DATABASE} can't be made: {result.err.strip()}", f"the server's log: {self.log}")
 
-    def _log_end(self) -> str:
+    def _log_end(self, since: int = 0) -> str:
+        """The last lines of the log, of those behind its first `since` bytes."""
         with contextlib.suppress(OSError):
-            return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+            return "\n".join(self.log.read_bytes()[since:].decode("utf-8", "replace").splitlines()[-8:])
         return ""
 
 

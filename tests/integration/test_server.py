@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from scripts import PRODUCT, server
+from scripts import PRODUCT, server, shell
 from scripts.container import connect
 from scripts.embedded import Embedded
 from scripts.errors import OpsError, UsageError
@@ -348,17 +348,56 @@ def test_a_folder_on_the_way_that_was_closed_again_does_not_hide_the_server(home
     until("the server has gone", lambda: not is_alive(pid))
 
 
-def test_what_keeps_a_server_from_starting_is_shown_from_its_log(
-    home: Path, version: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("broken", ["a setting", pytest.param("a folder", marks=pytest.mark.once)])
+def test_what_keeps_a_server_from_starting_is_said_once_without_waiting_for_it_to_pass(
+    home: Path, version: int, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.embedded._START_DEADLINE", 0.0)
+    monkeypatch.setattr("scripts.embedded._START_DEADLINE", 3600.0)  # which isn't waited for
     server.up(FOUND, version=version, home=home)
     server.down(FOUND, home=home)
-    configuration = home / f"embedded-{version}" / "data" / "postgresql.conf"
-    configuration.write_text(configuration.read_text() + "no_such_setting = on\n")
-    with pytest.raises(OpsError, match="no_such_setting") as caught:
+    data = home / f"embedded-{version}" / "data"
+    if broken == "a setting":
+        with (data / "postgresql.conf").open("a") as file:
+            file.write("no_such_setting = on\n")
+        reason = "no_such_setting"
+    else:
+        shutil.rmtree(data / "global")
+        reason = "could not find the database system"
+    with pytest.raises(OpsError, match=reason) as caught:
         server.up(FOUND, home=home)
+    assert caught.value.message.count(reason) == 1
     assert "postgres.log" in caught.value.hint
+    assert "; or make its data anew: invoke down --purge, then: invoke quickstart" in caught.value.hint
+
+
+@pytest.mark.once
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no unix sockets here")
+def test_what_passes_by_itself_is_waited_for(home: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = server.up(FOUND, version=version, home=home).dsn.params["port"]
+    server.down(FOUND, home=home)
+    folder = Embedded(home / f"embedded-{version}", version, ENV).socket_folder
+    assert folder is not None
+    lock = folder / f".s.PGSQL.{port}.lock"  # as if the server that ran before hadn't gone yet
+    left = subprocess.Popen(["sleep", "600"], user=folder.owner())  # PostgreSQL minds processes of its own account alone
+    lock.write_text(f"{left.pid}\n{home}\n1764312000\n{port}\n{folder}\n")
+    starts = 0
+
+    def control(self: Embedded, *words: str) -> shell.Result:
+        nonlocal starts
+        starts += words[0] == "start"
+        if starts == 5 and left.poll() is None:
+            left.kill()
+            left.wait()
+        return original(self, *words)
+
+    original = Embedded._control
+    monkeypatch.setattr(Embedded, "_control", control)
+    try:
+        assert server.up(FOUND, home=home).started
+    finally:
+        left.kill()
+        left.wait()
+    assert starts == 5
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no root")
