@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-BOOTSTRAP = ("scripts/bootstrap.py", "scripts\\bootstrap.py")
+BOOTSTRAP = ("scripts/bootstrap.py", "scripts\\bootstrap.py", "PATH/scripts/bootstrap.py")
 PROMPT = "$ "
 KEY = "<Tab>"  # pressed behind a command that isn't whole yet
 # What holds no command that anybody types; of a console block, the lines behind a prompt are commands.
