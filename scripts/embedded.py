@@ -189,9 +189,8 @@ class Embedded:
             return False
         result = self._control("stop", "--wait", f"--mode={mode}")
         if result.code != 0 and self._control("status").code != _NOT_RUNNING:  # else it died meanwhile
-            raise OpsError(
-                f"PostgreSQL {self.version} does not stop:\n{result.err.strip()}\n{self._log_end()}", f"its log: {self.log}"
-            )
+            hint = f"its log: {self.log}" if os.access(self.data, os.X_OK) else shell.let_in(self.home)
+            raise OpsError(f"PostgreSQL {self.version} does not stop:\n{result.err.strip()}\n{self._log_end()}".rstrip(), hint)
         return True
 
     def purge(self) -> None:

@@ -455,6 +455,11 @@ def test_what_belongs_to_another_user_is_said_with_the_way_out(version: int) -> 
             assert "Permission denied" in answer["message"]
             assert "written" not in answer["message"]
             assert f'sudo chown -R "$(id -un)" {home}' in answer["hint"]
+        (home / "server.lock").unlink()
+        home.chmod(0o777)  # the folder is theirs, and what root made in it isn't
+        [answer] = as_nobody("down")
+        assert answer["message"].startswith(f"PostgreSQL {version} does not stop:\n")
+        assert f'sudo chown -R "$(id -un)" {password.parent}' in answer["hint"]
         home.chmod(0o700)
         for answer in as_nobody("describe", "up", "down"):
             assert answer["message"].startswith(f"{home} can't be used: Permission denied: {home}/")
