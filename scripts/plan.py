@@ -174,12 +174,11 @@ def _repeatable(migration: Migration, row: Row | None) -> Entry:
 
 
 def _problem(entry: Entry, folder: Folder, newest: Row | None, command: Callable[[str], str], *, allow_out_of_order: bool) -> str:
-    path = quoted(shown(folder.path / entry.file))
     if entry.state is State.CHANGED:
-        repair = command(f"migrations.repair {entry.version}")
+        path, repair = quoted(shown(folder.path / entry.file)), command(f"migrations.repair {entry.version}")
         return f"was changed after it was applied (git restore {path} undoes what isn't committed; if it is meant: {repair})"
     if entry.state is State.MISSING:
-        started = entry.row is not None and entry.row.state == "started"
+        path, started = quoted(shown(folder.path / entry.file)), entry.row is not None and entry.row.state == "started"
         way = f" (git restore {path}, or where that is committed: git log -- {path})" if entry.file.endswith(".sql") else ""
         return f"{'was started and has not ended' if started else 'is applied'}, and its file is gone{way}"
     if entry.state is State.OUT_OF_ORDER and not allow_out_of_order and newest is not None:
