@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from scripts import shell
 from tests.conftest import ROOT
 
 
@@ -144,7 +145,8 @@ def test_an_environment_that_does_not_match_is_made_from_both_locks_with_their_h
         installed.append(argv)
         (made.BIN / "got").touch()
 
-    (made.BIN / "python").touch()
+    for name in ("python", "python.exe"):
+        (made.BIN / name).touch()
     monkeypatch.setattr(venv, "create", lambda path, **_: made_at.append(path))
     monkeypatch.setattr(subprocess, "Popen", Pip(then=then))
     made.make_environment()
@@ -154,7 +156,8 @@ def test_an_environment_that_does_not_match_is_made_from_both_locks_with_their_h
     assert argv[1:5] == ["-I", "-m", "pip", "install"]
     assert "--require-hashes" in argv
     assert [argv[index + 1] for index, word in enumerate(argv) if word == "--requirement"] == [str(lock) for lock in made.LOCKS]
-    assert made.STAMP.read_text() == "\n".join([made.fingerprint(), "bin/got", "bin/python"])
+    python = "python.exe" if shell.WINDOWS else "python"
+    assert made.STAMP.read_text() == "\n".join([made.fingerprint(), *(f"{made.BIN.name}/{name}" for name in ("got", python))])
     assert "making" in capsys.readouterr().err
     monkeypatch.setattr(venv, "create", refuse)
     made.make_environment()
@@ -202,7 +205,6 @@ def test_an_environment_that_cannot_be_made_names_the_package(
         bootstrap.make_environment()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no sudo")
 @pytest.mark.parametrize("closed", [".venv", ""])
 def test_a_folder_of_another_user_is_said_with_the_way_out(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, closed: str
@@ -217,7 +219,8 @@ def test_a_folder_of_another_user_is_said_with_the_way_out(
     with pytest.raises(SystemExit, match="Permission denied") as caught:
         bootstrap.make_environment()
     folder = bootstrap.VENV if closed else bootstrap.ROOT
-    assert f'\nnext:      sudo chown -R "$(id -un)" "{folder}"; or' in str(caught.value)
+    own = f"run this as the user who owns {folder}" if shell.WINDOWS else f'sudo chown -R "$(id -un)" "{folder}"'
+    assert f"\nnext:      {own}; or" in str(caught.value)
 
 
 @pytest.mark.parametrize("file", ["nox", "nox.exe"])
