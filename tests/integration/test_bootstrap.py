@@ -129,6 +129,7 @@ def test_a_lock_file_that_is_missing_is_said_with_the_command_that_brings_it_bac
     ]
 
 
+@pytest.mark.long
 def test_a_package_that_is_not_the_locked_one_sends_nobody_to_a_proxy(project: Path, run: Run) -> None:
     lock = project / "requirements" / "runtime.txt"
     lock.write_text("tiny==1.0 --hash=sha256:" + 64 * "0" + "\n")

@@ -87,6 +87,7 @@ def test_there_is_none_after_a_run_and_roles_and_all_that_is_done_by_hand_is_nam
     assert serving.dump() == before
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_pending_files_do_not_count_wherever_they_stand(database: Database, folder: Path) -> None:
     (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\n")
@@ -186,6 +187,7 @@ def test_a_file_that_was_changed_counts_as_it_is_now(database: Database, folder:
     assert "  differs: TABLE public.a" in result.stdout.splitlines()
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_moments_are_read_as_the_live_server_reads_them(database: Database, folder: Path) -> None:
     database.execute(f"ALTER DATABASE {database.dsn.database} SET timezone = 'Asia/Tokyo'")
