@@ -186,6 +186,7 @@ def test_a_signal_leaves_no_file_behind(team: World, number: signal.Signals) -> 
     clean(team, out + err)
 
 
+@pytest.mark.long
 def test_from_a_key_vault_no_value_is_needed_and_none_passes(team: World) -> None:
     team.emulator.add_vault("team")["POSTGRES-DSN"] = [DSN]
     url = "https://team.vault.azure.net/secrets/POSTGRES-DSN"

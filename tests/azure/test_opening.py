@@ -100,7 +100,7 @@ def test_a_migration_that_fails_leaves_no_rule(site: Site) -> None:
     assert (len(site.opened()), site.rules) == (1, [])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_one_that_is_interrupted_leaves_no_rule(site: Site, number: signal.Signals) -> None:
     (site.folder / "0002_slow.sql").write_text("SELECT pg_sleep(60);\n")
     process = site.start()

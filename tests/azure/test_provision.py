@@ -145,6 +145,7 @@ def test_no_open_region_is_told_in_one_table(world: World) -> None:
     assert world.emulator.writes() == []
 
 
+@pytest.mark.long
 def test_regions_that_close_only_to_the_creation_are_told_in_one_table(world: World) -> None:
     del world.env["POSTGRES_LOCATION_FALLBACK"]
     shapes = ("restricted-for-provisioning", "location-is-offer-restricted", "no-versions")
@@ -468,7 +469,7 @@ def test_killed_at_any_step_the_next_run_goes_on(slow: World, seen: int) -> None
     assert slow.emulator.servers[0].password == stored(slow).password.reveal()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_interrupted_it_says_what_stands_and_how_it_goes_on(slow: World, number: signal.Signals) -> None:
     process = slow.start("provision", "--secrets-file", str(slow.secrets_file), *RULES)
     eventually(lambda: any(path.endswith(slow.server) for _, path in slow.emulator.writes()))

@@ -233,13 +233,14 @@ def test_all_that_is_missing_is_named_at_once(team: Team) -> None:
         ("POSTGRES_SERVER_NAME", "another-one", "Migrate", "there is no server another-one with a firewall"),
         ("POSTGRES_ADMIN_DSN", "postgresql://me:hunter22 and/more@host/db", "Migrate", "POSTGRES_ADMIN_DSN"),
         ("POSTGRES_DSN", DSN.partition("?")[0], "Deploy", "without TLS"),
-        (
+        pytest.param(
             "POSTGRES_DSN",
             "postgresql://me:hunter22 and/more@host/db",
             "Deploy",
             "the DSN of the secret postgres-dsn holds a space",
+            marks=pytest.mark.long,
         ),
-        ("CONTAINER_APP_ENVIRONMENT", "env", "Deploy", "properties.environmentId"),
+        pytest.param("CONTAINER_APP_ENVIRONMENT", "env", "Deploy", "properties.environmentId", marks=pytest.mark.long),
     ],
 )
 def test_what_is_set_and_wrong_stops_the_deployment_with_the_cause(

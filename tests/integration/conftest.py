@@ -56,7 +56,7 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["superuser", "azure"])
+@pytest.fixture(params=[pytest.param("superuser", marks=pytest.mark.superuser), "azure"])
 def serving(request: pytest.FixtureRequest) -> Iterator[Database]:
     """A migrated database, as a superuser has it and as Azure's kind of administrator does."""
     azure = request.param == "azure"

@@ -59,6 +59,7 @@ def test_files_are_recorded_and_do_not_run(database: Database, grown: Path) -> N
     assert list(database.ledger()) == ["0001", "0002", "0003", "R__v"]
 
 
+@pytest.mark.long
 def test_a_difference_is_said_and_refused_unless_told(database: Database, grown: Path) -> None:
     database.execute("DROP INDEX a_id")
     database.execute("ALTER TABLE a ADD COLUMN more text")

@@ -111,6 +111,7 @@ def test_a_database_whose_first_file_failed_has_its_ledger_alone(database: Datab
     assert named(database, "--migrations-dir", str(folder)) == set()
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_without_a_ledger_all_files_count_and_none_is_made(database: Database, folder: Path) -> None:
     (folder / "0001_a.sql").write_text("CREATE TABLE a (id int);\n")

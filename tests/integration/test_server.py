@@ -470,6 +470,7 @@ def test_what_belongs_to_another_user_is_said_with_the_way_out(version: int) -> 
         shutil.rmtree(top)
 
 
+@pytest.mark.long
 @pytest.mark.once
 def test_a_password_that_is_lost_is_said_and_never_made_anew_for_data_that_know_another(machine: Machine) -> None:
     up = machine.invoke("up", "--json")
