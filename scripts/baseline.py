@@ -14,7 +14,7 @@ from scripts.console import Console, one_line
 from scripts.errors import OpsError, Pending, UsageError, counted
 from scripts.plan import make_plan
 from scripts.psql import Session
-from scripts.settings import MIGRATIONS, folder_flag, shown
+from scripts.settings import MIGRATIONS, shown
 from scripts.sql import Migration
 from scripts.target import Target
 
@@ -33,7 +33,7 @@ class Options:
 
     def again(self, target: Target) -> str:
         """The command that was given, but for what it was allowed."""
-        return " ".join(filter(None, ["invoke migrations.baseline", target.flags, *folder_flag(self.folder), f"--to {self.to}"]))
+        return f"{target.command('migrations.baseline', self.folder)} --to {self.to}"
 
 
 def run(goal: Target, options: Options, console: Console) -> None:

@@ -221,7 +221,7 @@ def login(seen: Seen, target: Target) -> Verdict:
     if seen.replica:
         return checkup.problem(f"{said}: a replica, which takes no migration", "put the primary's host into the DSN")
     if facts.group and not facts.member:
-        grant = catalogs.let_become(facts.user, facts.group, direct=facts.direct)
+        grant = catalogs.let_become(facts.user, facts.group, direct=facts.number < catalogs.SET_OPTION)
         way = target.without_rights(f"an administrator runs: {grant}", _AGAIN)
         return checkup.warning(f"{said}; may not migrate, as it may not become {facts.group}, which owns the ledger", way)
     return checkup.ok(said)

@@ -70,11 +70,6 @@ class Facts:
     group: str | None  # the group that owns the ledger, and as which files run
     member: bool  # whether the user is a member of it, who may become it
 
-    @property
-    def direct(self) -> bool:
-        """Whether every member of a group may become it, as before PostgreSQL 16."""
-        return self.number < 160000
-
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

@@ -128,7 +128,7 @@ def disk(
         places = [local]
     closed = next((place for place in places if not may_write(place)), None)
     if closed is not None:
-        own = "let your user write there" if shell.WINDOWS else f'sudo chown -R "$(id -un)" {quoted(closed)}'
+        own = "let your user write there" if shell.WINDOWS else shell.take_over(closed)
         said = f"you may not write into {closed}, where `invoke up` keeps its server"
         return (checkup.problem if needed else checkup.warning)(said, f"{own}; or use a copy of the project that is yours")
     free = usage(folder).free

@@ -28,11 +28,7 @@ class Options:
 
     def again(self, target: Target) -> str:
         """The command that was given."""
-        return self.command(f"migrations.repair {quoted(self.version)}", target)
-
-    def command(self, name: str, target: Target) -> str:
-        """A command for the same database and the same folder."""
-        return target.command(name, self.folder)
+        return target.command(f"migrations.repair {quoted(self.version)}", self.folder)
 
 
 def run(goal: Target, options: Options, console: Console) -> None:
@@ -64,7 +60,7 @@ def run(goal: Target, options: Options, console: Console) -> None:
     console.confirm_by_name(question, name, yes=options.target == name, again=again, flag=f"--target {quoted(name)}")
     with explain.refusals(goal, again):
         goal.ask(lambda session: _write(session, entry, statement, goal, options, again, console))
-    console.say(f"{entry.file}: done; shown by: {options.command('status', goal)}")
+    console.say(f"{entry.file}: done; shown by: {goal.command('status', options.folder)}")
     console.document({**document, "written": True})
 
 
@@ -73,14 +69,15 @@ def _entry(session: Session, goal: Target, options: Options, again: str) -> Entr
     folder, _ = safety.read_folder(options.folder)
     facts, rows = ledger.observe(session.read)
     if not facts.ledger:
-        raise OpsError(f"{facts.database} has no ledger", f"{options.command('migrate', goal)} makes it")
-    plan = make_plan(folder, rows, command=lambda words: options.command(words, goal))
+        raise OpsError(f"{facts.database} has no ledger", f"{goal.command('migrate', options.folder)} makes it")
+    plan = make_plan(folder, rows, command=lambda words: goal.command(words, options.folder))
     if plan.folder.problems:
         raise safety.refusal(plan.folder.problems, options.folder, again)
     found = [entry for entry in plan.entries if options.version in (entry.version, entry.file) or _same(entry, options.version)]
     if not found:
         raise UsageError(
-            f"{options.version}: neither a file nor a row has this version", f"{options.command('status', goal)} lists them"
+            f"{options.version}: neither a file nor a row has this version",
+            f"{goal.command('status', options.folder)} lists them",
         )
     return found[0]
 
@@ -108,8 +105,8 @@ def _repair(entry: Entry, goal: Target, options: Options) -> tuple[str, str]:
         return what, ledger.forgotten(row)
     way = {
         State.MISSING: "put the file back (git log finds it)",
-        State.APPLIED: options.command("status", goal),
-    }.get(entry.state, options.command("migrate", goal))
+        State.APPLIED: goal.command("status", options.folder),
+    }.get(entry.state, goal.command("migrate", options.folder))
     raise OpsError(f"{entry.file} is {entry.state.value}: only what is changed or started can be repaired", way)
 
 

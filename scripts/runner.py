@@ -197,7 +197,7 @@ class Runner:
 
     def _may_run(self, facts: Facts) -> None:
         if facts.group and not facts.member:
-            grant = catalogs.let_become(facts.user, facts.group, direct=facts.direct)
+            grant = catalogs.let_become(facts.user, facts.group, direct=facts.number < catalogs.SET_OPTION)
             raise OpsError(
                 f"{facts.user} is no member of {facts.group} who may become it, and it owns the ledger of {facts.database}; "
                 "nothing was applied",

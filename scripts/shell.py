@@ -345,9 +345,12 @@ def let_in(folder: Path) -> str:
     """What to do about a folder in which something belongs to another user, as after one run under sudo."""
     if WINDOWS:
         return f"run this as the user who owns {folder}"
-    return (
-        f'run this as the user who owns it, or, with its server stopped, take it over: sudo chown -R "$(id -un)" {quoted(folder)}'
-    )
+    return f"run this as the user who owns it, or, with its server stopped, take it over: {take_over(folder)}"
+
+
+def take_over(folder: Path) -> str:
+    """The command that makes a folder this user's, where there is sudo."""
+    return f'sudo chown -R "$(id -un)" {quoted(folder)}'
 
 
 def write_private(path: Path, text: str) -> None:
